@@ -1,0 +1,331 @@
+"""The command line: parse, call, and turn errors into three lines and an exit code."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from localism import __version__
+from localism.errors import LocalismError
+
+SECTIONS = {
+    "Whole pipeline": ("run-all", "init", "status", "fork"),
+    "One stage, in pipeline order": (
+        "extract",
+        "cluster",
+        "mix",
+        "generate",
+        "curate",
+        "train",
+        "pick",
+        "evaluate",
+        "report",
+    ),
+    "Look": ("sql", "why", "winrate"),
+}
+
+
+class Pipeline(click.Group):
+    """Commands in pipeline order, grouped, instead of by alphabet."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return [name for names in SECTIONS.values() for name in names]
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                commands = [(name, self.commands[name]) for name in names]
+                formatter.write_dl(
+                    [(name, command.get_short_help_str(90)) for name, command in commands]
+                )
+
+
+@click.group(cls=Pipeline, context_settings={"max_content_width": 100})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Make training data with a local model, fine-tune a smaller one on it, and measure
+    whether it got better. Nothing leaves this machine.
+
+    \b
+    Start here:
+        localism run-all                     minutes, on a CPU, with the built-in tiny models
+        localism init --for h100             write a models.toml to edit: three paths
+        localism run-all --run first         the same pipeline on your own weights
+    """
+    context.obj = {"debug": debug}
+
+
+def run_options(command: Any) -> Any:
+    """--run, --models, --set and --plain, for everything that works on a run."""
+    for option in (
+        click.option("--plain", is_flag=True, help="Lines instead of a live display."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override a value of models.toml, for instance train.epochs=3.",
+        ),
+        click.option(
+            "--models",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Where a run is created: its models.toml.  [default: ./models.toml, "
+            "else the built-in tiny models]",
+        ),
+        click.option(
+            "--run",
+            "name",
+            default="default",
+            show_default=True,
+            metavar="NAME",
+            help="A run under runs/, or the path of a run folder.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _work(
+    name: str,
+    models: Path | None,
+    overrides: tuple[str, ...],
+    plain: bool,
+    stages: tuple[str, ...] | None,
+) -> None:
+    """Do stages of a run (None: all of them) and say what came of it."""
+    from localism import run
+    from localism.progress import Progress
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Slurm's warning, as Ctrl-C
+    folder = run.folder_of(name)
+    config = run.settle_recipe(folder, models, overrides)
+    with Progress(plain=plain) as progress:
+        progress.say(run.headline(folder, config))
+        with run.opened(folder, config, progress) as context:
+            outcome = run.run_stages(context, stages or run.STAGES)
+        if not outcome.worked:
+            progress.say("nothing to do: done earlier")
+        if stages is None:
+            click.echo(folder / "report.html")
+
+
+@cli.command(
+    "run-all",
+    epilog="\b\nExamples:\n  localism run-all\n"
+    "  localism run-all --run first --models models.toml --set mix.train=1000",
+)
+@run_options
+def run_all(name: str, models: Path | None, overrides: tuple[str, ...], plain: bool) -> None:
+    """All nine stages in order, skipping what is done. Call it again to continue a run."""
+    _work(name, models, overrides, plain, None)
+
+
+STAGE_HELP = {
+    "extract": "Ask the teacher for topics, skills and query types; label seed examples.",
+    "cluster": "Merge labels into skills and group them: embeddings and HDBSCAN.",
+    "mix": "Plan the examples: k skills, a query type and a split for each.",
+    "generate": "Let the teacher draft, critique and refine an example for each mix.",
+    "curate": "Accept or reject each example; every gate's verdict is kept.",
+    "train": "Fine-tune the student on the accepted examples; one checkpoint an epoch.",
+    "pick": "Choose the checkpoint with the best length-controlled win rate on dev.",
+    "evaluate": "Measure the picked checkpoint and the base on test.",
+    "report": "Write report.html and export the data set.",
+}
+
+
+def _add_stage(stage: str, text: str) -> None:
+    @cli.command(
+        stage,
+        help=text,
+        epilog=f"\b\nExamples:\n  localism {stage}\n  localism {stage} --run first --plain",
+    )
+    @run_options
+    def command(name: str, models: Path | None, overrides: tuple[str, ...], plain: bool) -> None:
+        _work(name, models, overrides, plain, (stage,))
+
+
+for _stage, _text in STAGE_HELP.items():
+    _add_stage(_stage, _text)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  localism init --for laptop\n"
+    "  localism init --for h100 --to runs/first.toml"
+)
+@click.option(
+    "--for",
+    "machine",
+    type=click.Choice(["h100", "laptop"]),
+    required=True,
+    help="What the values are chosen for.",
+)
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path),
+    default=Path("models.toml"),
+    show_default=True,
+    help="File to write; an existing one is left alone.",
+)
+def init(machine: str, target: Path) -> None:
+    """Write a commented models.toml to edit."""
+    from localism.errors import UsageError
+    from localism.prompts import packaged
+
+    if target.exists():
+        raise UsageError(
+            "the file exists already",
+            where=str(target),
+            fix="edit it, remove it, or name another with --to",
+        )
+    source = packaged("models.toml")
+    if machine == "h100":
+        source = Path(__file__).parent / "templates" / "models-h100.toml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(source.read_text())
+    click.echo(f"wrote {target}; next: edit it, then localism run-all --models {target}")
+
+
+@cli.command(epilog="\b\nExamples:\n  localism status\n  localism status --run first --json")
+@click.option(
+    "--run",
+    "name",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="A run under runs/, or the path of a run folder.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Facts as one JSON object.")
+def status(name: str, as_json: bool) -> None:
+    """Which stages are done, the books and the tokens; also while the run is working."""
+    from localism import run, status
+
+    facts = status.facts(run.existing_folder(name), run.STAGES)
+    click.echo(json.dumps(facts, indent=2) if as_json else status.render(facts))
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  localism fork default longer --set train.epochs=10\n"
+    "  localism fork first second --models models.toml"
+)
+@click.argument("old")
+@click.argument("new")
+@click.option(
+    "--models",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Another models.toml; without it the old run's recipe is taken.",
+)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value.")
+def fork(old: str, new: str, models: Path | None, overrides: tuple[str, ...]) -> None:
+    """Start run NEW from run OLD with a changed recipe, reusing its model calls."""
+    from localism import run
+
+    carried = run.fork(old, new, models, overrides)
+    click.echo(f"{carried:,} model calls carried over; next: localism run-all --run {new}")
+
+
+@cli.command(
+    epilog='\b\nExamples:\n  localism sql "FROM skill_coverage LIMIT 10"\n'
+    '  localism sql --run first --format csv "SELECT * FROM checkpoint_curve"'
+)
+@click.argument("statement")
+@click.option(
+    "--run",
+    "name",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="A run under runs/, or the path of a run folder.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="How rows are printed.",
+)
+def sql(statement: str, name: str, form: str) -> None:
+    """Query the corpus, read-only; also while the run is working. Tables: docs/sql.md."""
+    from localism import reader, run, tables
+
+    click.echo(tables.render(reader.read(run.existing_folder(name), statement), form), nl=False)
+
+
+@cli.command(epilog="\b\nExamples:\n  localism why 1f0c2a9be77d4e01\n  localism why 12 --run first")
+@click.argument("example")
+@click.option(
+    "--run",
+    "name",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="A run under runs/, or the path of a run folder.",
+)
+def why(example: str, name: str) -> None:
+    """Everything that made one example (a mix_id or its ordinal): skills, turns, verdicts."""
+    from localism import run, why
+
+    click.echo(why.explain(run.existing_folder(name), example))
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  localism winrate preferences.csv --json\n"
+    "  localism winrate preferences.csv --compat --difficulty d.csv --gamed g.json "
+    "--gamed-lengths l.csv"
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a model.")
+@click.option("--compat", is_flag=True, help="AlpacaEval 2's own formula.")
+@click.option("--difficulty", type=click.Path(path_type=Path), help="compat: index,difficulty.")
+@click.option("--gamed", type=click.Path(path_type=Path), help="compat: constants (JSON).")
+@click.option("--gamed-lengths", type=click.Path(path_type=Path), help="compat: lengths (CSV).")
+def winrate(
+    file: Path,
+    as_json: bool,
+    compat: bool,
+    difficulty: Path | None,
+    gamed: Path | None,
+    gamed_lengths: Path | None,
+) -> None:
+    """Win rates of a preference file: model,index,preference,len_model,len_baseline."""
+    from localism.judging.winrate_report import winrate_report
+
+    rows = winrate_report(
+        file, compat=compat, difficulty=difficulty, gamed=gamed, gamed_lengths=gamed_lengths
+    )
+    if as_json:
+        click.echo("\n".join(json.dumps(row) for row in rows))
+    else:
+        from localism import tables
+        from localism.reader import Table
+
+        click.echo(
+            tables.render(Table(list(rows[0]), [list(r.values()) for r in rows]), "table"), nl=False
+        )
+
+
+def main() -> None:
+    """Entry point: exit 2 usage, 3 config or models, 4 machine, 5 stage failed, 130 interrupted."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("interrupted; what was finished is kept, the same command continues", err=True)
+        sys.exit(130)
+    except click.ClickException as wrong:
+        wrong.show()
+        sys.exit(2)
+    except LocalismError as wrong:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(str(wrong), err=True)
+        sys.exit(wrong.exit_code)

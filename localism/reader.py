@@ -1,0 +1,197 @@
+"""Reading a corpus from outside: through the running process, or from the file when none runs.
+
+DuckDB refuses a second process while one writes, and a reader that held the file would stall the
+writer. So the process that owns a run answers SQL on a Unix socket in the run folder, with a cursor
+of its own, in a read-only transaction and within a time limit; nobody outside can stall a run.
+"""
+
+import json
+import os
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from localism.errors import ConfigError, LocalismError, UsageError
+from localism.store import SETTINGS, Store
+
+SOCKET = "corpus.sock"
+CORPUS = "corpus.duckdb"
+TIME_LIMIT_SECONDS = 60.0
+READ_ONLY = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+
+
+@dataclass(frozen=True)
+class Table:
+    """The answer to a query."""
+
+    columns: list[str]
+    """Column names."""
+    rows: list[list[Any]]
+    """JSON-compatible values; times and decimals as text and float."""
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """One dict a row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+def read(folder: Path, sql: str, time_limit: float = TIME_LIMIT_SECONDS) -> Table:
+    """Run one read-only statement on the corpus of a run folder, whether or not it is running.
+
+    Raises UsageError for SQL that is wrong, not read-only, or too slow; ConfigError when the
+    folder holds no corpus.
+    """
+    corpus = folder / CORPUS
+    if not corpus.exists():
+        raise ConfigError(
+            "this run has no corpus yet",
+            where=str(corpus),
+            fix="start it with `localism run-all`, or name another with --run",
+        )
+    answer = _ask_running_process(folder, sql, time_limit)
+    if answer is not None:
+        return answer
+    try:
+        connection = duckdb.connect(str(corpus), read_only=True, config=SETTINGS)
+    except duckdb.IOException:
+        # A run started, or one is about to listen: ask once more, then say who holds the file.
+        answer = _ask_running_process(folder, sql, time_limit)
+        if answer is not None:
+            return answer
+        raise UsageError(
+            "the corpus is held by a process that does not answer",
+            where=str(corpus),
+            fix="try again in a few seconds",
+        ) from None
+    with connection:
+        return select(connection, sql, time_limit)
+
+
+def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -> Table:
+    """One read-only statement on an open connection, with a time limit in seconds."""
+    try:
+        statements = connection.extract_statements(sql)
+    except duckdb.Error as broken:
+        raise _sql_error(sql, str(broken)) from None
+    if len(statements) != 1 or statements[0].type not in READ_ONLY:
+        raise UsageError(
+            "only one SELECT, WITH, FROM, DESCRIBE or EXPLAIN statement can be run here",
+            where=sql.strip()[:200],
+            fix="the corpus is read-only from outside; see docs/sql.md",
+        )
+    timer = threading.Timer(time_limit, connection.interrupt)
+    timer.start()
+    try:
+        connection.execute("BEGIN TRANSACTION READ ONLY")
+        cursor = connection.execute(statements[0])
+        columns = [column[0] for column in cursor.description or []]
+        rows = [[_plain(value) for value in row] for row in cursor.fetchall()]
+        return Table(columns, rows)
+    except duckdb.InterruptException:
+        raise UsageError(
+            f"the query took longer than {time_limit:g} seconds",
+            where=sql.strip()[:200],
+            fix="narrow it, or run it after the run has ended",
+        ) from None
+    except duckdb.Error as broken:
+        raise _sql_error(sql, str(broken)) from None
+    finally:
+        timer.cancel()
+        try:
+            connection.execute("ROLLBACK")
+        except duckdb.Error:
+            pass  # BEGIN itself was interrupted
+
+
+def _sql_error(sql: str, message: str) -> UsageError:
+    return UsageError(
+        message.splitlines()[0],
+        where=sql.strip()[:200],
+        fix='docs/sql.md lists every table and view; `localism sql "SHOW TABLES"` works too',
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can carry it."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+# ---- the socket ----------------------------------------------------------------------------
+
+
+@contextmanager
+def _short_path(folder: Path) -> Iterator[str]:
+    """The socket's path through an open folder: sun_path holds 108 bytes, run folders may not."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
+    finally:
+        os.close(descriptor)
+
+
+def _ask_running_process(folder: Path, sql: str, time_limit: float) -> Table | None:
+    """The running process' answer, or None when no process listens."""
+    with _short_path(folder) as path, socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(time_limit + 5)
+        try:
+            client.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        client.sendall(json.dumps({"sql": sql, "time_limit": time_limit}).encode() + b"\n")
+        with client.makefile("rb") as stream:
+            line = stream.readline()
+    if not line:
+        return None  # the run ended between connect and answer: read the file
+    answer = json.loads(line)
+    if "problem" in answer:
+        raise UsageError(**answer)
+    return Table(**answer)
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        request = json.loads(self.rfile.readline())
+        store: Store = self.server.store  # type: ignore[attr-defined]
+        with store.cursor() as cursor:
+            try:
+                table = select(cursor, request["sql"], request["time_limit"])
+                answer: dict[str, Any] = {"columns": table.columns, "rows": table.rows}
+            except LocalismError as wrong:
+                answer = {"problem": wrong.problem, "where": wrong.where, "fix": wrong.fix}
+        self.wfile.write(json.dumps(answer).encode() + b"\n")
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+@contextmanager
+def answering(store: Store, folder: Path) -> Iterator[None]:
+    """While this is open, other processes can read the store through the run folder's socket."""
+    (folder / SOCKET).unlink(missing_ok=True)  # left by a process that was killed
+    with _short_path(folder) as path:
+        server = _Server(path, _Handler)
+    server.store = store  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        (folder / SOCKET).unlink(missing_ok=True)

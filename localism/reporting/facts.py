@@ -1,0 +1,144 @@
+"""Everything that the report and the dataset card say, read from the corpus once."""
+
+from typing import Any
+
+from localism import offline
+from localism.context import Context
+
+# Metrics of the test split in the order in which the report shows them.
+METRICS = {
+    "win_rate": "win rate",
+    "lc_win_rate": "length-controlled win rate",
+    "skill_coverage": "answers with all skills (by words)",
+    "finished": "answers that ended by themselves",
+    "mean_length": "mean answer, characters",
+}
+PERCENT = ("win_rate", "lc_win_rate", "skill_coverage", "finished")
+GAIN = "preference_gain"
+
+
+def collect(context: Context) -> dict[str, Any]:
+    """Facts by name; lists of row dicts where the corpus has rows."""
+    store, config = context.store, context.config
+    query = store.query
+    return {
+        "run": query("SELECT * FROM run")[0],
+        "config": config,
+        "self_judged": bool(config.judge.same_as) or config.judge.path == config.teacher.path != "",
+        "rehearsal": config.is_rehearsal(),
+        # The time of the call that finished a stage; an interrupted stage took longer in all.
+        "stages": query(
+            "SELECT stage, max(detail->>'summary') FILTER (kind = 'stage_finished') AS summary, "
+            "epoch(max(happened_at) FILTER (kind = 'stage_finished')) "
+            "- epoch(max(happened_at) FILTER (kind = 'stage_started')) AS seconds, "
+            "count(*) FILTER (kind = 'stage_started') AS calls "
+            "FROM event WHERE kind IN ('stage_started', 'stage_finished') "
+            "GROUP BY stage ORDER BY min(happened_at)"
+        ),
+        "warnings": query(
+            "SELECT stage, detail FROM event WHERE kind LIKE '%warning%' ORDER BY happened_at"
+        ),
+        "assets": query("SELECT * FROM asset ORDER BY role"),
+        "books": query("SELECT * FROM books"),
+        "tokens": query("SELECT * FROM tokens"),
+        "splits": query(
+            "SELECT m.split, count(*) AS planned, "
+            "count(*) FILTER (c.status IN ('written', 'accepted', 'rejected')) AS written, "
+            "count(*) FILTER (c.status = 'accepted') AS accepted "
+            "FROM mix m LEFT JOIN candidate c USING (mix_id) GROUP BY m.split "
+            "ORDER BY CASE m.split WHEN 'train' THEN 0 WHEN 'dev' THEN 1 ELSE 2 END"
+        ),
+        "dataset": query("SELECT * FROM dataset_stats"),
+        "rejections": query("SELECT * FROM rejections LIMIT 12"),
+        "counts": query(
+            "SELECT (SELECT count(*) FROM topic) AS topics, "
+            "(SELECT count(*) FROM skill_label) AS labels, (SELECT count(*) FROM skill) AS skills, "
+            "(SELECT count(*) FROM skill WHERE rare) AS rare, "
+            "(SELECT count(*) FROM cluster WHERE size > 1) AS clusters, "
+            "(SELECT count(*) FROM query_type) AS query_types"
+        )[0],
+        "skills": query("SELECT * FROM skill_coverage"),
+        "clusters": query("SELECT * FROM cluster ORDER BY size DESC, name"),
+        "cluster_members": query(
+            "SELECT cl.name, cl.size, string_agg(s.name, ', ' ORDER BY s.count DESC, s.name) "
+            "AS members FROM cluster cl JOIN skill s USING (cluster_id) WHERE cl.size > 1 "
+            "GROUP BY ALL ORDER BY cl.size DESC, cl.name LIMIT 12"
+        ),
+        "query_types": query("SELECT * FROM query_type_coverage WHERE split = 'train'"),
+        "checkpoints": query("SELECT * FROM checkpoint_curve"),
+        "scores": query("SELECT * FROM score WHERE split = 'test'"),
+        "examples": query(_EXAMPLES),
+        "duels": query(_DUELS),
+        "refused": offline.refused_connections(context.folder),
+    }
+
+
+_EXAMPLES = """
+SELECT c.instruction, c.response, string_agg(s.name, ', ' ORDER BY ms.position) AS skills,
+       any_value(q.name) AS query_type, m.mix_id
+FROM candidate c JOIN mix m USING (mix_id) JOIN mix_skill ms USING (mix_id)
+JOIN skill s USING (skill_id) LEFT JOIN query_type q USING (query_type_id)
+WHERE c.status = 'accepted' AND m.split = 'train'
+GROUP BY m.ordinal, m.mix_id, c.instruction, c.response ORDER BY m.ordinal LIMIT 3
+"""
+
+# Test items at the 10th, 50th and 90th percentile of the picked model's preference, so that what
+# is shown is neither the best nor the worst that could be found.
+_DUELS = """
+WITH judged AS (
+    SELECT a.mix_id, a.text AS picked, avg(j.preference) AS preference
+    FROM answer a JOIN checkpoint k ON k.checkpoint_id = a.model_id AND k.picked
+    JOIN judgment j USING (answer_id) WHERE a.split = 'test' GROUP BY ALL
+    HAVING avg(j.preference) IS NOT NULL
+), placed AS (
+    SELECT *, ntile(10) OVER (ORDER BY preference, mix_id) AS decile FROM judged
+)
+SELECT c.instruction, c.response AS reference, p.picked, p.preference, b.text AS base, p.decile
+FROM placed p JOIN candidate c USING (mix_id)
+LEFT JOIN answer b ON b.mix_id = p.mix_id AND b.model_id = 'base'
+WHERE p.decile IN (1, 5, 9)
+QUALIFY row_number() OVER (PARTITION BY p.decile ORDER BY p.preference, p.mix_id) = 1
+ORDER BY p.decile
+"""
+
+
+def picked_checkpoint(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The row of the picked checkpoint."""
+    return next((row for row in facts["checkpoints"] if row["picked"]), None)
+
+
+def gain(facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The headline score: picked against base on the same test prompts, in points."""
+    return next((row for row in facts["scores"] if row["metric"] == GAIN), None)
+
+
+def verdict(facts: dict[str, Any]) -> str:
+    """One sentence that a person can quote, with its interval."""
+    picked, score = picked_checkpoint(facts), gain(facts)
+    if picked is None or score is None or score["value"] is None:
+        return "No verdict: nothing on test could be scored."
+    clear = score["low"] is not None and (score["low"] > 0 or score["high"] < 0)
+    direction = "beats" if score["value"] > 0 else "falls behind"
+    sentence = (
+        f"Epoch {picked['epoch']} {direction} the base model by {abs(score['value']):.1f} points "
+        f"of preference on {score['n']} unseen prompts "
+        f"(95% CI {score['low']:+.1f} to {score['high']:+.1f}"
+    )
+    if score["unscored"]:
+        sentence += f"; {score['unscored']} unscored, not counted"
+    return sentence + (")." if clear else "): too close to call.")
+
+
+def test_rows(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Test scores in display order, labelled model and metric."""
+    models = sorted(
+        {row["model_id"] for row in facts["scores"] if row["metric"] in METRICS},
+        key=lambda name: name == "base",
+    )
+    index = {(row["model_id"], row["metric"]): row for row in facts["scores"]}
+    return [
+        {**index[model, metric], "label": f"{model}: {METRICS[metric]}"}
+        for metric in METRICS
+        for model in models
+        if (model, metric) in index
+    ]

@@ -1,0 +1,176 @@
+"""Figures of the report: rows of the corpus -> SVG text to put into the page."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+INK, FAINT, BLUE, ORANGE, GREEN = "#1f2328", "#8b949e", "#2f6fdb", "#d9730d", "#2da44e"
+
+Rows = list[dict[str, Any]]
+
+
+def _figure(width: float, height: float, draw: Callable[[Any], None], columns: int = 1) -> str:
+    """Draw on matplotlib axes and return the <svg> element; text stays text, ids are stable."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    style: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "localism",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.grid": True,
+        "grid.color": "#e6e8eb",
+        "legend.frameon": False,
+    }
+    with pyplot.rc_context(style):
+        figure, axes = pyplot.subplots(1, columns, figsize=(width, height), layout="constrained")
+        draw(axes)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+        pyplot.close(figure)
+    svg = out.getvalue()
+    return svg[svg.index("<svg") :]
+
+
+def checkpoint_curve(rows: Rows) -> str:
+    """Win rates, skill coverage and losses over epochs (view checkpoint_curve)."""
+
+    def draw(axes: Any) -> None:
+        rates, losses = axes
+        epochs = [row["epoch"] for row in rows]
+        _line(rates, rows, "lc_win_rate", "length-controlled win rate", BLUE, "o")
+        bounded = [row for row in rows if row["lc_low"] is not None]
+        rates.fill_between(
+            [row["epoch"] for row in bounded],
+            [row["lc_low"] for row in bounded],
+            [row["lc_high"] for row in bounded],
+            color=BLUE,
+            alpha=0.15,
+            linewidth=0,
+        )
+        _line(rates, rows, "win_rate", "win rate", ORANGE, "s")
+        _line(rates, rows, "skill_coverage", "answers with all skills (by words)", GREEN, "^")
+        for row in rows:
+            if row["picked"]:
+                rates.axvline(row["epoch"], color=INK, linewidth=1, linestyle=":")
+                rates.annotate(
+                    "picked",
+                    (row["epoch"], 1),
+                    xycoords=("data", "axes fraction"),
+                    ha="center",
+                    va="bottom",
+                    fontsize=9,
+                )
+        rates.set(xlabel="epoch", ylabel="%", xticks=epochs)
+        rates.set_ylim(bottom=0)
+        _line(losses, rows, "train_loss", "train", FAINT, "o")
+        _line(losses, rows, "dev_loss", "dev", INK, "o")
+        losses.set(xlabel="epoch", ylabel="cross-entropy, nats a token", xticks=epochs)
+        for one in axes:
+            if one.get_legend_handles_labels()[0]:
+                one.legend(fontsize=9, loc="best")
+
+    return _figure(9.2, 3.5, draw, columns=2)
+
+
+def _line(axis: Any, rows: Rows, column: str, label: str, color: str, marker: str) -> None:
+    known = [row for row in rows if row[column] is not None]
+    if known:
+        axis.plot(
+            [row["epoch"] for row in known],
+            [row[column] for row in known],
+            color=color,
+            marker=marker,
+            markersize=4,
+            linewidth=1.6,
+            label=label,
+        )
+
+
+def skill_use(rows: Rows) -> str:
+    """How often each skill was planned and how often accepted (view skill_coverage)."""
+    ordered = sorted(rows, key=lambda row: (-row["accepted"], -row["planned"], row["skill"]))
+
+    def draw(axis: Any) -> None:
+        places = range(len(ordered))
+        axis.fill_between(
+            places,
+            [row["planned"] for row in ordered],
+            step="mid",
+            color=FAINT,
+            alpha=0.35,
+            linewidth=0,
+            label="planned",
+        )
+        axis.fill_between(
+            places,
+            [row["accepted"] for row in ordered],
+            step="mid",
+            color=BLUE,
+            alpha=0.8,
+            linewidth=0,
+            label="accepted",
+        )
+        axis.set(
+            xlabel="skills, most accepted first",
+            ylabel="examples",
+            xlim=(0, max(1, len(ordered) - 1)),
+        )
+        axis.set_ylim(bottom=0)
+        axis.legend(fontsize=9, loc="lower left")
+
+    return _figure(4.5, 2.8, draw)
+
+
+def cluster_sizes(rows: Rows) -> str:
+    """How many clusters hold how many skills (table cluster)."""
+    sizes = [row["size"] for row in rows]
+
+    def draw(axis: Any) -> None:
+        counts = {size: sizes.count(size) for size in sorted(set(sizes))}
+        axis.bar([str(size) for size in counts], list(counts.values()), color=BLUE, width=0.7)
+        axis.set(xlabel="skills in the cluster", ylabel="clusters")
+        axis.grid(axis="x", visible=False)
+
+    return _figure(4.5, 2.8, draw)
+
+
+def test_scores(rows: Rows) -> str:
+    """Each model's test scores with their 95% intervals."""
+    ordered = list(reversed(rows))
+
+    def draw(axis: Any) -> None:
+        for place, row in enumerate(ordered):
+            if row["low"] is not None:
+                axis.plot(
+                    [row["low"], row["high"]],
+                    [place, place],
+                    color=BLUE,
+                    linewidth=5,
+                    alpha=0.35,
+                    solid_capstyle="butt",
+                )
+            axis.plot(row["value"], place, "o", color=BLUE)
+            axis.annotate(
+                f"{row['value']:.1f}",
+                (row["value"], place),
+                xytext=(0, 7),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+            )
+        axis.set_yticks(range(len(ordered)), [row["label"] for row in ordered])
+        axis.set(xlabel="%", ylim=(-0.6, len(ordered) - 0.3))
+        axis.set_xlim(left=0, right=100)
+        axis.grid(axis="y", visible=False)
+
+    return _figure(9.2, 0.55 * len(ordered) + 0.7, draw)

@@ -1,0 +1,354 @@
+"""A run: its folder, its frozen recipe, its lock, and the nine stages in order."""
+
+import fcntl
+import importlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from localism import __version__, offline, reader, weights
+from localism.config import Config, apply_overrides, check_files, embedded, load, validate
+from localism.errors import ConfigError, StageError, UsageError
+from localism.progress import Progress
+from localism.prompts import load_pack, packaged
+from localism.records import stable_id
+from localism.context import Context
+from localism.store import Store, now
+
+STAGES = (
+    "extract",
+    "cluster",
+    "mix",
+    "generate",
+    "curate",
+    "train",
+    "pick",
+    "evaluate",
+    "report",
+)
+RUNS = Path("runs")
+RECIPE = "recipe.json"
+LOCK = "run.lock"
+# Stages whose books must have nothing pending once they are done.
+BOOKS = {
+    "cluster": ("cluster",),
+    "generate": ("generate",),
+    "curate": ("curate",),
+    "pick": ("pick/answers", "pick/judgments"),
+    "evaluate": ("evaluate/answers", "evaluate/judgments"),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of run_stages did."""
+
+    worked: tuple[str, ...]
+    """Stages that this call did."""
+    seconds: float
+    """Wall time of the call."""
+
+
+def folder_of(name: str) -> Path:
+    """A run by name under runs/, or by path when the name has a slash."""
+    return Path(name) if os.sep in name else RUNS / name
+
+
+def existing_folder(name: str) -> Path:
+    """The folder of a run that must exist; UsageError lists those that do."""
+    folder = folder_of(name)
+    if not (folder / RECIPE).exists():
+        known = sorted(path.parent.name for path in RUNS.glob(f"*/{RECIPE}"))
+        raise UsageError(
+            f"no run named {name!r}",
+            where=str(folder),
+            fix=f"name one of: {', '.join(known)}" if known else "start one: localism run-all",
+        )
+    return folder
+
+
+# ---- the recipe ----------------------------------------------------------------------------
+
+
+def default_models() -> Path:
+    """models.toml in the working folder, else the embedded default that ships with localism."""
+    here = Path("models.toml")
+    return here if here.exists() else packaged("models.toml")
+
+
+def settle_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -> Config:
+    """The configuration of a run: frozen when it starts, and only its speed may change later.
+
+    The models.toml that a run was started with is read again at every call, so that an edit is
+    noticed rather than ignored. Raises UsageError, naming the keys, when the recipe has changed.
+    """
+    if not (folder / RECIPE).exists():
+        source = models or default_models()
+        config = load(source, overrides)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_recipe(folder, source, overrides, config)
+        return config
+    frozen, asked = _frozen(folder), _asked(folder, models, overrides)
+    changed = sorted(_differences(frozen.recipe(), asked.config.recipe()))
+    if changed:
+        raise UsageError(
+            f"this run was started with another recipe; {', '.join(changed)} would change",
+            where=f"{folder / RECIPE}, against {asked.models}",
+            fix=f"`localism fork {folder.name} NEW` starts a run with the new one and reuses every "
+            "model call that stays the same; or undo the change",
+        )
+    if asked.config != frozen:
+        _write_recipe(folder, asked.models, asked.overrides, asked.config)
+    return asked.config
+
+
+class _Recipe(NamedTuple):
+    """A configuration and where it was read from."""
+
+    models: Path
+    overrides: tuple[str, ...]
+    config: Config
+
+
+def _frozen(folder: Path) -> Config:
+    return validate(json.loads((folder / RECIPE).read_text())["config"], str(folder / RECIPE))
+
+
+def _asked(folder: Path, models: Path | None, overrides: Sequence[str]) -> _Recipe:
+    """What a call asks of an existing run: its own models.toml and overrides, then the call's."""
+    stored = json.loads((folder / RECIPE).read_text())
+    source, merged = models or Path(stored["models"]), (*stored["overrides"], *overrides)
+    if models or source.exists():
+        return _Recipe(source, merged, load(source, merged))
+    table = apply_overrides(stored["config"], overrides)
+    config = validate(table, str(folder / RECIPE))
+    check_files(config, str(folder / RECIPE))
+    return _Recipe(source, merged, config)
+
+
+def _write_recipe(folder: Path, models: Path, overrides: Sequence[str], config: Config) -> None:
+    content = {
+        "models": str(models.resolve()),
+        "overrides": list(overrides),
+        "config": config.model_dump(mode="json"),
+    }
+    temporary = folder / f"{RECIPE}.new"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, folder / RECIPE)
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in old.keys() | new.keys():
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield f"{prefix}{key} ({before!r} -> {after!r})"
+
+
+def headline(folder: Path, config: Config) -> str:
+    """One line that says which run this is and what takes part."""
+
+    def short(path: str, endpoints: Sequence[str]) -> str:
+        return path.split("/")[-1] if path else f"{len(endpoints)} endpoint(s)"
+
+    teacher, student = config.teacher, config.student
+    judge = (
+        "the teacher" if config.judge.same_as else short(config.judge.path, config.judge.endpoints)
+    )
+    return (
+        f"run {folder.name}   teacher {short(teacher.path, teacher.endpoints)}   judge {judge}   "
+        f"student {short(student.path, ())}   seed {config.seed}"
+        + ("   (a rehearsal: tiny models)" if config.is_rehearsal() else "")
+    )
+
+
+# ---- opening -------------------------------------------------------------------------------
+
+
+@contextmanager
+def opened(folder: Path, config: Config, progress: Progress) -> Iterator[Context]:
+    """A run open for work: locked, air gap closed, corpus writable and readable from outside."""
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        urls = [u for role in ("teacher", "judge") for u in config.served(role).endpoints]
+        offline.close_air_gap(folder, urls)
+        with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
+            _record_run(store, folder, config)
+            _record_assets(store, config)
+            yield Context(config, store, folder, progress)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UsageError(
+                f"this run is already being worked on, by process {lock.read().strip()}",
+                where=str(folder),
+                fix="wait for it, or look: localism status",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _record_run(store: Store, folder: Path, config: Config) -> None:
+    store.add(
+        "run",
+        run_id=stable_id("run", config.recipe_hash()),
+        name=folder.name,
+        created_at=now(),
+        version=__version__,
+        recipe=config.model_dump_json(),
+        recipe_hash=config.recipe_hash(),
+        rehearsal=config.is_rehearsal(),
+    )
+
+
+def _record_assets(store: Store, config: Config) -> None:
+    """Note what came from outside; refuse to go on when it is not what the run started with."""
+    known = {row["asset_id"]: row for row in store.query("SELECT * FROM asset")}
+    for asset in _assets(config):
+        earlier = known.get(asset["asset_id"])
+        if earlier and earlier["fingerprint"] != asset["fingerprint"]:
+            raise ConfigError(
+                f"the {asset['role']} is not the one that this run was started with",
+                where=f"{asset['path']} (was {earlier['path']})",
+                fix="put the earlier one back, or start a new run with --run NEW",
+            )
+        store.add("asset", **asset)
+
+
+def _assets(config: Config) -> Iterator[dict[str, Any]]:
+    for role in ("teacher", "judge", "student", "embedder"):
+        section = config.embedder if role == "embedder" else config.served(role)
+        if not section.path:
+            continue
+        folder = embedded(section.path)
+        yield {
+            "asset_id": role,
+            "role": role,
+            "path": section.path,
+            "fingerprint": weights.fingerprint(folder),
+            "parameters": weights.parameter_count(folder),
+            "bytes": weights.total_bytes(folder),
+        }
+    pack = load_pack(config.prompts.pack)
+    yield {
+        "asset_id": "prompts",
+        "role": "prompts",
+        "path": config.prompts.pack,
+        "fingerprint": pack.fingerprint,
+        "parameters": None,
+        "bytes": None,
+    }
+    for path in config.extract.seeds:
+        size = embedded(path).stat().st_size
+        yield {
+            "asset_id": stable_id("seeds", path),
+            "role": "seeds",
+            "path": path,
+            "fingerprint": stable_id(embedded(path).read_text() if size < 1 << 24 else size),
+            "parameters": None,
+            "bytes": size,
+        }
+
+
+# ---- stages --------------------------------------------------------------------------------
+
+
+def finished_stages(store: Store) -> dict[str, str]:
+    """Stage -> its summary, for those that are done."""
+    rows = store.query(
+        "SELECT stage, detail->>'summary' AS summary FROM event "
+        "WHERE kind = 'stage_finished' ORDER BY happened_at"
+    )
+    return {row["stage"]: row["summary"] for row in rows}
+
+
+def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
+    """Do the wanted stages that are not done, in order.
+
+    Raises StageError when a stage cannot finish, or when one before it is missing.
+    """
+    started, worked = time.monotonic(), []
+    done = finished_stages(context.store)
+    for stage in wanted:
+        index = STAGES.index(stage) + 1
+        if stage in done:
+            context.progress.skip(index, len(STAGES), stage, done[stage].splitlines()[0])
+            continue
+        missing = [name for name in STAGES[: index - 1] if name not in done]
+        if missing:
+            raise StageError(
+                f"stage {stage} needs stage {missing[0]}, which has not been done",
+                where=str(context.folder),
+                fix=f"localism {missing[0]} --run {context.folder.name}",
+            )
+        context.progress.begin(index, len(STAGES), stage)
+        context.store.event("stage_started", stage)
+        summary = importlib.import_module(f"localism.stages.{stage}").run(context)
+        check_books(context.store, BOOKS.get(stage, ()))
+        context.store.event("stage_finished", stage, summary=summary)
+        context.progress.end(summary)
+        done[stage] = summary
+        worked.append(stage)
+    return Outcome(tuple(worked), time.monotonic() - started)
+
+
+def check_books(store: Store, names: Sequence[str]) -> None:
+    """Every planned row is accounted for and none is pending; anything else is a bug of ours."""
+    for row in store.query("SELECT * FROM books"):
+        if row["stage"] not in names:
+            continue
+        parts = row["accepted"] + row["rejected"] + row["failed"] + row["pending"]
+        if parts != row["planned"] or row["pending"]:
+            raise RuntimeError(f"books of stage {row['stage']} do not balance: {row}")
+
+
+# ---- fork ----------------------------------------------------------------------------------
+
+
+def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> int:
+    """Start run `new` with another recipe and the ledger of run `old`; returns the turns carried.
+
+    A model call is found in the ledger by what was asked of which model, so the new run pays only
+    for calls that its changed recipe makes different.
+    """
+    import duckdb
+
+    source, target = existing_folder(old), folder_of(new)
+    if target.exists():
+        raise UsageError(
+            f"run {new!r} exists already", where=str(target), fix="choose another name"
+        )
+    recipe = _asked(source, models, overrides)
+    target.mkdir(parents=True)
+    Store(target / reader.CORPUS).close()
+    try:
+        with duckdb.connect(str(target / reader.CORPUS)) as connection:
+            connection.execute(f"ATTACH '{_quoted(source / reader.CORPUS)}' AS old (READ_ONLY)")
+            connection.execute("INSERT INTO turn BY NAME SELECT * FROM old.turn")
+            (carried,) = connection.execute("SELECT count(*) FROM turn").fetchone() or (0,)
+    except duckdb.IOException:
+        raise UsageError(
+            f"run {old!r} is being worked on",
+            where=str(source),
+            fix="fork it when it has ended or has been interrupted",
+        ) from None
+    _write_recipe(target, *recipe)
+    return int(carried)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -1,0 +1,315 @@
+-- The corpus of one run.  Tables first, then the views that are the public interface for SQL
+-- (docs/sql.md).  Ids are hashes of content or of (seed, ordinal); see records.stable_id.
+
+CREATE TABLE IF NOT EXISTS run (
+    run_id       TEXT PRIMARY KEY,
+    name         TEXT NOT NULL,
+    created_at   TIMESTAMP NOT NULL,
+    version      TEXT NOT NULL,          -- of localism
+    recipe       JSON NOT NULL,          -- the whole validated configuration, frozen
+    recipe_hash  TEXT NOT NULL,
+    rehearsal    BOOLEAN NOT NULL        -- true when a model of the miniature takes part
+);
+
+CREATE TABLE IF NOT EXISTS asset (        -- what came from outside: models, prompts, seed files
+    asset_id     TEXT PRIMARY KEY,
+    role         TEXT NOT NULL,           -- teacher, judge, embedder, student, prompts, seeds
+    path         TEXT NOT NULL,
+    fingerprint  TEXT NOT NULL,
+    parameters   BIGINT,                  -- of a model, from its safetensors headers
+    bytes        BIGINT
+);
+
+CREATE TABLE IF NOT EXISTS seed_example ( -- input of SDD
+    seed_id      TEXT PRIMARY KEY,
+    source       TEXT NOT NULL,
+    ordinal      BIGINT NOT NULL,
+    instruction  TEXT NOT NULL,
+    response     TEXT
+);
+
+CREATE TABLE IF NOT EXISTS topic (
+    topic_id     TEXT PRIMARY KEY,
+    name         TEXT NOT NULL,
+    ordinal      INTEGER NOT NULL,
+    turn_id      TEXT
+);
+
+CREATE TABLE IF NOT EXISTS query_type (
+    query_type_id TEXT PRIMARY KEY,
+    name         TEXT NOT NULL,
+    definition   TEXT,
+    ordinal      INTEGER NOT NULL,
+    turn_id      TEXT
+);
+
+CREATE TABLE IF NOT EXISTS skill_label (  -- one row each time a label was given; none is dropped
+    label_id     TEXT PRIMARY KEY,
+    raw          TEXT NOT NULL,           -- as the teacher wrote it
+    name         TEXT,                    -- normalised; NULL when nothing usable was left
+    skill_id     TEXT,                    -- set by cluster
+    source       TEXT NOT NULL,           -- sda or sdd
+    topic_id     TEXT,
+    seed_id      TEXT,
+    reason       TEXT,
+    turn_id      TEXT
+);
+
+CREATE TABLE IF NOT EXISTS skill (
+    skill_id     TEXT PRIMARY KEY,
+    name         TEXT NOT NULL,
+    cluster_id   TEXT NOT NULL,
+    rare         BOOLEAN NOT NULL,        -- HDBSCAN called it noise: a cluster of one
+    count        BIGINT NOT NULL,         -- labels that point to it
+    hdbscan_label INTEGER NOT NULL,       -- -1 is noise
+    strength     DOUBLE NOT NULL          -- HDBSCAN membership strength, 0 to 1
+);
+
+CREATE TABLE IF NOT EXISTS cluster (
+    cluster_id   TEXT PRIMARY KEY,
+    name         TEXT NOT NULL,           -- its medoid skill's name
+    size         INTEGER NOT NULL,        -- skills
+    persistence  DOUBLE,                  -- HDBSCAN cluster persistence; NULL for a rare skill
+    keywords     TEXT                     -- c-TF-IDF terms of the members
+);
+
+CREATE TABLE IF NOT EXISTS mix (
+    mix_id       TEXT PRIMARY KEY,
+    ordinal      BIGINT NOT NULL,
+    k            INTEGER NOT NULL,
+    query_type_id TEXT,
+    split        TEXT NOT NULL CHECK (split IN ('train', 'dev', 'test'))
+);
+
+CREATE TABLE IF NOT EXISTS mix_skill (
+    mix_id       TEXT NOT NULL,
+    position     INTEGER NOT NULL,
+    skill_id     TEXT NOT NULL,
+    PRIMARY KEY (mix_id, position)
+);
+
+CREATE TABLE IF NOT EXISTS turn (         -- the ledger: every model call
+    turn_id      TEXT PRIMARY KEY,
+    parent_id    TEXT,                    -- the turn before it in the same conversation
+    stage        TEXT NOT NULL,
+    role         TEXT NOT NULL,           -- teacher, judge, student
+    template     TEXT NOT NULL,           -- prompt template, or 'instruction' for a bare one
+    prompt       TEXT NOT NULL,           -- the user message that was added
+    prompt_hash  TEXT NOT NULL,
+    model_fingerprint TEXT NOT NULL,
+    sampling     JSON NOT NULL,
+    sample       INTEGER NOT NULL,        -- which of several samples of the same conversation
+    text         TEXT NOT NULL,
+    logprobs     JSON,                    -- of the asked labels, when the call was a choice
+    finish_reason TEXT NOT NULL,
+    prompt_tokens BIGINT NOT NULL,
+    completion_tokens BIGINT NOT NULL,
+    seconds      DOUBLE NOT NULL,         -- from sending to the last byte
+    finished_at  TIMESTAMP NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS candidate (
+    mix_id       TEXT PRIMARY KEY,
+    instruction  TEXT,                    -- NULL when the last turn did not parse
+    response     TEXT,
+    status       TEXT NOT NULL CHECK (status IN ('written', 'accepted', 'rejected', 'failed')),
+    reason       TEXT,                    -- why it was rejected, did not parse, or failed
+    turn_id      TEXT                     -- the last turn of its conversation
+);
+
+CREATE TABLE IF NOT EXISTS verdict (
+    mix_id       TEXT NOT NULL,
+    gate         TEXT NOT NULL,
+    passed       BOOLEAN NOT NULL,
+    reason       TEXT,
+    value        DOUBLE,
+    PRIMARY KEY (mix_id, gate)
+);
+
+CREATE TABLE IF NOT EXISTS checkpoint (
+    checkpoint_id TEXT PRIMARY KEY,       -- epoch-03
+    epoch        INTEGER NOT NULL,
+    step         BIGINT NOT NULL,
+    path         TEXT NOT NULL,           -- relative to the run folder
+    fingerprint  TEXT NOT NULL,
+    train_loss   DOUBLE,                  -- mean over the epoch's logged steps
+    dev_loss     DOUBLE,                  -- mean token cross-entropy of the references on dev
+    picked       BOOLEAN NOT NULL DEFAULT false,
+    tied         BOOLEAN NOT NULL DEFAULT false  -- cannot be told from the best on dev
+);
+
+CREATE TABLE IF NOT EXISTS answer (
+    answer_id    TEXT PRIMARY KEY,
+    model_id     TEXT NOT NULL,           -- a checkpoint_id, or 'base'
+    mix_id       TEXT NOT NULL,
+    split        TEXT NOT NULL,
+    text         TEXT,                    -- NULL when the call failed
+    finish_reason TEXT NOT NULL,
+    reason       TEXT,
+    turn_id      TEXT
+);
+
+CREATE TABLE IF NOT EXISTS judgment (
+    judgment_id  TEXT PRIMARY KEY,
+    answer_id    TEXT NOT NULL,
+    model_id     TEXT NOT NULL,
+    mix_id       TEXT NOT NULL,
+    split        TEXT NOT NULL,
+    answer_first BOOLEAN NOT NULL,        -- the model's answer was shown before the reference
+    preference   DOUBLE,                  -- P(the model's answer is better); NULL is unscored
+    mass         DOUBLE,                  -- probability of the two labels together
+    reason       TEXT,                    -- why it is unscored
+    turn_id      TEXT
+);
+
+CREATE TABLE IF NOT EXISTS score (
+    model_id     TEXT NOT NULL,
+    split        TEXT NOT NULL,
+    metric       TEXT NOT NULL,
+    value        DOUBLE,                  -- NULL when nothing was scored
+    low          DOUBLE,                  -- 95% interval
+    high         DOUBLE,
+    n            BIGINT NOT NULL,
+    unscored     BIGINT NOT NULL,
+    note         TEXT,                    -- what belongs beside the number
+    PRIMARY KEY (model_id, split, metric)
+);
+
+CREATE TABLE IF NOT EXISTS event (
+    event_id     TEXT PRIMARY KEY,
+    happened_at  TIMESTAMP NOT NULL,
+    stage        TEXT,
+    kind         TEXT NOT NULL,           -- stage_finished, engine_started, engine_died, ...
+    detail       JSON
+);
+
+------------------------------------------------------------------------------------------------
+-- Views
+------------------------------------------------------------------------------------------------
+
+-- What was planned for each stage and what became of it; balanced when
+-- planned = accepted + rejected + failed + pending.
+CREATE OR REPLACE VIEW books AS
+WITH kept AS (
+    SELECT m.split, count(*) AS n
+    FROM mix m JOIN candidate c USING (mix_id) WHERE c.status = 'accepted' GROUP BY m.split
+), models AS (
+    SELECT 'dev' AS split, 'pick' AS stage, count(*) AS n FROM checkpoint
+    UNION ALL
+    SELECT 'test', 'evaluate', 1 + count(*) FROM checkpoint WHERE picked HAVING count(*) > 0
+), asked AS (
+    SELECT stage, models.split, models.n * coalesce(kept.n, 0) AS planned
+    FROM models LEFT JOIN kept USING (split)
+), shown AS (                             -- judgments of each answer
+    SELECT CASE WHEN bool_or(recipe->>'$.pick.both_orders' = 'false') THEN 1 ELSE 2 END AS orders
+    FROM run
+)
+SELECT 'cluster' AS stage, count(*) AS planned,
+       count(skill_id) AS accepted,
+       count(*) FILTER (skill_id IS NULL AND name IS NULL) AS rejected,
+       0 AS failed,
+       count(*) FILTER (skill_id IS NULL AND name IS NOT NULL) AS pending
+FROM skill_label
+UNION ALL
+SELECT 'generate', count(*), count(*) FILTER (c.status <> 'failed'), 0,
+       count(*) FILTER (c.status = 'failed'), count(*) FILTER (c.status IS NULL)
+FROM mix LEFT JOIN candidate c USING (mix_id)
+UNION ALL
+SELECT 'curate', count(*), count(*) FILTER (status = 'accepted'),
+       count(*) FILTER (status = 'rejected'), 0, count(*) FILTER (status = 'written')
+FROM candidate WHERE status <> 'failed'
+UNION ALL
+SELECT stage || '/answers', any_value(planned), count(a.text), 0,
+       count(a.answer_id) - count(a.text), any_value(planned) - count(a.answer_id)
+FROM asked LEFT JOIN answer a ON a.split = asked.split GROUP BY stage
+UNION ALL
+SELECT CASE a.split WHEN 'dev' THEN 'pick' ELSE 'evaluate' END || '/judgments',
+       orders * count(DISTINCT a.answer_id), count(j.preference),
+       count(j.judgment_id) - count(j.preference), 0,
+       orders * count(DISTINCT a.answer_id) - count(j.judgment_id)
+FROM shown, answer a LEFT JOIN judgment j USING (answer_id) WHERE a.text IS NOT NULL
+GROUP BY a.split, orders;
+
+-- Model calls and tokens by stage and role.
+CREATE OR REPLACE VIEW tokens AS
+SELECT stage, role, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
+       sum(completion_tokens)::BIGINT AS completion_tokens,
+       round(sum(seconds), 1) AS request_seconds
+FROM turn GROUP BY stage, role ORDER BY min(finished_at);
+
+CREATE OR REPLACE VIEW skill_coverage AS
+SELECT s.name AS skill, cl.name AS cluster, s.rare,
+       count(m.mix_id) AS planned,
+       count(*) FILTER (c.status IN ('written', 'accepted', 'rejected')) AS generated,
+       count(*) FILTER (c.status = 'accepted') AS accepted,
+       count(*) FILTER (c.status = 'rejected') AS rejected
+FROM skill s
+JOIN cluster cl USING (cluster_id)
+LEFT JOIN mix_skill ms USING (skill_id)
+LEFT JOIN mix m USING (mix_id)
+LEFT JOIN candidate c USING (mix_id)
+GROUP BY ALL ORDER BY skill;
+
+CREATE OR REPLACE VIEW pair_coverage AS
+SELECT a.name AS skill_a, b.name AS skill_b, count(*) AS planned,
+       count(*) FILTER (c.status = 'accepted') AS accepted
+FROM mix_skill x JOIN mix_skill y ON x.mix_id = y.mix_id
+JOIN skill a ON a.skill_id = x.skill_id
+JOIN skill b ON b.skill_id = y.skill_id AND a.name < b.name
+LEFT JOIN candidate c ON c.mix_id = x.mix_id
+GROUP BY ALL ORDER BY planned DESC, skill_a, skill_b;
+
+CREATE OR REPLACE VIEW cluster_coverage AS
+SELECT cl.name AS cluster, cl.size AS skills, count(ms.mix_id) AS planned,
+       count(*) FILTER (c.status = 'accepted') AS accepted
+FROM cluster cl JOIN skill s USING (cluster_id)
+LEFT JOIN mix_skill ms USING (skill_id)
+LEFT JOIN candidate c USING (mix_id)
+GROUP BY ALL ORDER BY planned DESC, cluster;
+
+CREATE OR REPLACE VIEW query_type_coverage AS
+SELECT q.name AS query_type, m.split, count(*) AS planned,
+       count(*) FILTER (c.status = 'accepted') AS accepted
+FROM query_type q JOIN mix m USING (query_type_id) LEFT JOIN candidate c USING (mix_id)
+GROUP BY ALL ORDER BY query_type, split;
+
+CREATE OR REPLACE VIEW rejections AS
+SELECT m.split, c.status, coalesce(v.gate, 'call') AS gate, c.reason, count(*) AS n
+FROM candidate c JOIN mix m USING (mix_id)
+LEFT JOIN verdict v ON v.mix_id = c.mix_id AND NOT v.passed
+WHERE c.status IN ('rejected', 'failed')
+GROUP BY ALL ORDER BY n DESC, gate;
+
+CREATE OR REPLACE VIEW dataset_stats AS
+SELECT m.split, count(*) AS examples, round(avg(len(c.instruction)), 1) AS instruction_characters,
+       round(avg(len(c.response)), 1) AS response_characters,
+       count(DISTINCT c.instruction) AS distinct_instructions
+FROM candidate c JOIN mix m USING (mix_id) WHERE c.status = 'accepted'
+GROUP BY m.split ORDER BY m.split;
+
+CREATE OR REPLACE VIEW checkpoint_curve AS
+SELECT c.checkpoint_id, c.epoch, c.train_loss, c.dev_loss,
+       wr.value AS win_rate, wr.low AS win_rate_low, wr.high AS win_rate_high,
+       lc.value AS lc_win_rate, lc.low AS lc_low, lc.high AS lc_high,
+       sk.value AS skill_coverage, c.picked, c.tied
+FROM checkpoint c
+LEFT JOIN score wr ON wr.model_id = c.checkpoint_id AND wr.split = 'dev'
+     AND wr.metric = 'win_rate'
+LEFT JOIN score lc ON lc.model_id = c.checkpoint_id AND lc.split = 'dev'
+     AND lc.metric = 'lc_win_rate'
+LEFT JOIN score sk ON sk.model_id = c.checkpoint_id AND sk.split = 'dev'
+     AND sk.metric = 'skill_coverage'
+ORDER BY c.epoch;
+
+CREATE OR REPLACE VIEW leaderboard AS
+SELECT model_id, metric, round(value, 2) AS value, round(low, 2) AS low, round(high, 2) AS high,
+       n, unscored
+FROM score WHERE split = 'test' ORDER BY metric, value DESC NULLS LAST;
+
+-- From an example back to everything that made it.
+CREATE OR REPLACE VIEW lineage AS
+SELECT m.mix_id, m.split, c.status, s.name AS skill, cl.name AS cluster, l.raw AS label,
+       l.source, l.reason AS label_reason, c.turn_id
+FROM mix m JOIN mix_skill ms USING (mix_id) JOIN skill s USING (skill_id)
+JOIN cluster cl USING (cluster_id) LEFT JOIN skill_label l USING (skill_id)
+LEFT JOIN candidate c USING (mix_id);

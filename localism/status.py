@@ -1,0 +1,59 @@
+"""What has been done in a run, as facts and as a screen; works beside a running process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from localism import offline, reader, tables
+
+
+def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
+    """Stages with state and summary, books, tokens and refused connections of a run."""
+    if not (folder / reader.CORPUS).exists():
+        return {
+            "run": str(folder),
+            "stages": [{"stage": s, "state": "to do"} for s in stages],
+            "books": [],
+            "tokens": [],
+            "refused_connections": 0,
+        }
+    events = reader.read(
+        folder,
+        "SELECT stage, kind, detail->>'summary' AS summary FROM event "
+        "WHERE kind IN ('stage_started', 'stage_finished') ORDER BY happened_at",
+    ).as_dicts()
+    state = {stage: {"stage": stage, "state": "to do", "summary": ""} for stage in stages}
+    for event in events:
+        finished = event["kind"] == "stage_finished"
+        state[event["stage"]] |= {
+            "state": "done" if finished else "under way",
+            "summary": event["summary"] or "",
+        }
+    return {
+        "run": str(folder),
+        "stages": list(state.values()),
+        "books": reader.read(folder, "SELECT * FROM books").as_dicts(),
+        "tokens": reader.read(folder, "SELECT * FROM tokens").as_dicts(),
+        "refused_connections": len(offline.refused_connections(folder)),
+    }
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The facts as one screen."""
+    lines = [f"run {facts['run']}"]
+    for index, row in enumerate(facts["stages"], 1):
+        summary = (row.get("summary") or "").splitlines()
+        lines.append(
+            f"[{index}/{len(facts['stages'])}] {row['stage']:<10} {row['state']:<10} "
+            f"{summary[0] if summary else ''}".rstrip()
+        )
+    for title in ("books", "tokens"):
+        rows = facts[title]
+        if rows:
+            lines += [
+                "",
+                title,
+                tables.aligned(list(rows[0]), [list(row.values()) for row in rows]).rstrip(),
+            ]
+    lines += ["", f"{facts['refused_connections']} connections refused by the air gap"]
+    return "\n".join(lines)

@@ -1,0 +1,185 @@
+"""The corpus: one DuckDB file a run.  Buffered transactional writes, and reads that see them.
+
+Rows are added from any thread or coroutine, collected, and written about once a second as one
+transaction of Arrow batches (thousands of rows a second, where a row at a time manages hundreds).
+A row whose key is already there is left as it was, so that doing a thing twice is harmless: that,
+with ids made from content, is all that resuming needs. kill -9 loses at most the last second.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from localism.errors import StageError
+from localism.records import stable_id
+
+SCHEMA = Path(__file__).parent / "schema.sql"
+FLUSH_SECONDS = 1.0
+FLUSH_ROWS = 5000
+# The corpus touches no file but its own, whatever SQL reaches it, and fetches no extension.
+SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+
+Row = dict[str, Any]
+
+
+def now() -> datetime:
+    """The time as the corpus stores it: UTC, without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Store:
+    """The one writer of a corpus. Thread-safe; use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._connection = duckdb.connect(str(path), config=SETTINGS)
+        except duckdb.IOException as locked:
+            raise StageError(
+                "the corpus is open in another process",
+                where=f"{path}: {locked}",
+                fix="wait for that run, or end it; `localism status` and `sql` work meanwhile",
+            ) from None
+        self._connection.execute(SCHEMA.read_text())
+        self._connection.execute("SET lock_configuration = true")
+        self._lock = threading.RLock()
+        self._buffer: dict[str, list[Row]] = defaultdict(list)
+        self._buffered = 0
+        self._in_transaction = False
+        self._broken: BaseException | None = None
+        self._closing = threading.Event()
+        self._flusher = threading.Thread(target=self._flush_often, daemon=True)
+        self._flusher.start()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, table: str, **row: Any) -> None:
+        """Buffer one row; it is in the file within FLUSH_SECONDS. An existing key wins."""
+        self.add_rows(table, [row])
+
+    def add_rows(self, table: str, rows: list[Row]) -> None:
+        """Buffer rows of one table; all must name the same columns."""
+        with self._lock:
+            if self._broken:
+                raise RuntimeError("an earlier write to the corpus failed") from self._broken
+            self._buffer[table].extend(rows)
+            self._buffered += len(rows)
+            if self._buffered >= FLUSH_ROWS:
+                self.flush()
+
+    def event(self, kind: str, stage: str | None = None, **detail: Any) -> None:
+        """Note that something happened, with a time."""
+        import json
+
+        at = now()
+        self.add(
+            "event",
+            event_id=stable_id(kind, stage, str(at), detail),
+            happened_at=at,
+            stage=stage,
+            kind=kind,
+            detail=json.dumps(detail),
+        )
+
+    def query(self, sql: str, parameters: list[Any] | None = None) -> list[Row]:
+        """Rows as dicts; sees everything added before."""
+        with self._lock:
+            self.flush()
+            cursor = self._connection.execute(sql, parameters or [])
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+    def value(self, sql: str, parameters: list[Any] | None = None) -> Any:
+        """The first column of the first row, or None."""
+        rows = self.query(sql, parameters)
+        return next(iter(rows[0].values())) if rows else None
+
+    def execute(self, sql: str, parameters: list[Any] | None = None) -> None:
+        """One writing statement, in a transaction of its own, after what was added before."""
+        with self._lock:
+            self.flush()
+            self._connection.execute(sql, parameters or [])
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is added and executed inside is in the file as a whole, or not at all."""
+        with self._lock:
+            self.flush()
+            self._connection.begin()
+            self._in_transaction = True
+            try:
+                yield
+                self.flush()
+                self._connection.commit()
+            except BaseException:
+                self._buffer, self._buffered = defaultdict(list), 0
+                self._connection.rollback()
+                raise
+            finally:
+                self._in_transaction = False
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A second connection to the same file, for readers in other threads."""
+        with self._lock:
+            self.flush()
+            return self._connection.cursor()
+
+    def flush(self) -> None:
+        """Write what is buffered as one transaction."""
+        with self._lock:
+            if not self._buffered:
+                return
+            batches, self._buffer, self._buffered = self._buffer, defaultdict(list), 0
+            if self._in_transaction:  # transaction() commits
+                for table, rows in batches.items():
+                    self._write(table, rows)
+                return
+            self._connection.begin()
+            try:
+                for table, rows in batches.items():
+                    self._write(table, rows)
+                self._connection.commit()
+            except BaseException:
+                self._connection.rollback()
+                raise
+
+    def _write(self, table: str, rows: list[Row]) -> None:
+        import pyarrow
+
+        columns = list(rows[0])
+        data = {name: [row[name] for row in rows] for name in columns}
+        # Replaces the batch before; unregistering would be refused in a transaction that failed.
+        self._connection.register("batch", pyarrow.table(data))
+        self._connection.execute(
+            f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) SELECT * FROM batch"
+        )
+
+    def _flush_often(self) -> None:
+        while not self._closing.wait(FLUSH_SECONDS):
+            try:
+                self.flush()
+            except BaseException as broken:  # shown to the writer at its next add
+                self._broken = broken
+                return
+
+    def close(self) -> None:
+        """Flush and close; a write that failed in the background is raised here."""
+        self._closing.set()
+        self._flusher.join()
+        if self._broken:
+            raise RuntimeError("a write to the corpus failed") from self._broken
+        self.flush()
+        self._connection.close()

@@ -1,0 +1,96 @@
+"""kill -9 at random moments: the same command completes the run, nothing lost, nothing twice."""
+
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+from pipeline import LIMIT_SECONDS, command, run_all
+
+from localism import reader
+
+pytestmark = pytest.mark.e2e
+
+KILLS = 4
+# Tables whose every row must come out the same when the ledger is replayed.
+REPLAYED = [
+    "topic",
+    "query_type",
+    "skill_label",
+    "skill",
+    "cluster",
+    "mix",
+    "mix_skill",
+    "candidate",
+    "verdict",
+    "checkpoint",
+    "answer",
+    "judgment",
+    "score",
+]
+
+
+def table(folder, name):
+    found = reader.read(folder, f"SELECT * FROM {name} ORDER BY ALL")
+    return found.columns, found.rows
+
+
+@pytest.fixture(scope="module")
+def battered(finished, tmp_path_factory):
+    """A run killed KILLS times at random moments, then completed."""
+    folder = tmp_path_factory.mktemp("kill") / "runs" / "battered"
+    rng, span = random.Random(11), finished.seconds / KILLS
+    for _ in range(KILLS):
+        child = subprocess.Popen(
+            run_all(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            child.wait(timeout=rng.uniform(0.3, 1.6) * span)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        time.sleep(0.2)
+    done = subprocess.run(run_all(folder), capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+def test_the_books_balance_after_kills(battered):
+    for book in reader.read(battered, "FROM books").as_dicts():
+        assert book["planned"] == book["accepted"] + book["rejected"] + book["failed"], book
+        assert book["pending"] == 0
+
+
+def test_every_mix_has_one_candidate_and_one_conversation(battered):
+    (row,) = reader.read(
+        battered,
+        """
+        SELECT (SELECT count(*) FROM mix) AS mixes, (SELECT count(*) FROM candidate) AS candidates,
+               (SELECT count(*) FROM turn WHERE stage = 'generate') AS turns""",
+    ).as_dicts()
+    assert row["candidates"] == row["mixes"] == 38
+    assert row["turns"] == 3 * row["mixes"]
+
+
+def test_no_process_is_left_behind(battered):
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert [line for line in listing.splitlines() if str(battered) in line] == []
+
+
+def test_replaying_the_ledger_gives_every_row_again_without_asking_a_model(battered):
+    again = battered.parent / "again"
+    forked = subprocess.run(
+        [*command(battered, "fork")[:3], "fork", str(battered), str(again)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert forked.returncode == 0, forked.stderr
+    done = subprocess.run(
+        command(again, "run-all", "--plain"), capture_output=True, text=True, timeout=LIMIT_SECONDS
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert table(again, "turn") == table(battered, "turn")
+    for name in REPLAYED:
+        assert table(again, name) == table(battered, name), name

@@ -1,0 +1,45 @@
+"""Commands and results of whole runs, for the end-to-end tests and benchmarks/kills.py."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from localism.prompts import packaged
+
+# The embedded default made smaller: every stage on real parts, in a few minutes on two cores.
+SMALL = (
+    "extract.topics=6",
+    "extract.skills_per_topic=6",
+    "extract.seed_examples=8",
+    "extract.max_rounds=3",
+    "mix.train=24",
+    "mix.dev=6",
+    "mix.test=8",
+    "train.epochs=2",
+    "train.batch=8",
+    "train.micro_batch=8",
+    "pick.bootstrap=200",
+)
+LIMIT_SECONDS = 900
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "localism", *arguments, "--run", str(folder)]
+
+
+def run_all(folder: Path, *more: str) -> list[str]:
+    overrides = [part for value in SMALL for part in ("--set", value)]
+    return [
+        *command(folder, "run-all", "--plain", "--models", str(packaged("models.toml"))),
+        *overrides,
+        *more,
+    ]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has ended."""
+
+    folder: Path
+    output: str
+    seconds: float

@@ -1,0 +1,146 @@
+"""Outside readers see a corpus while a run writes it, and can neither change nor stall it."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from localism import reader
+from localism.errors import ConfigError, UsageError
+from localism.store import Store
+
+OPEN = """
+import sys
+from pathlib import Path
+from localism import reader
+from localism.store import Store
+folder = Path(sys.argv[1])
+with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
+    for number in range(50):
+        store.event("tick", n=number)
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A run folder whose corpus another process holds open for writing."""
+    folder = tmp_path / ("deep" * 12) / ("er" * 40)  # longer than a socket path may be
+    folder.mkdir(parents=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", OPEN, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout.readline() == b"open\n"
+    yield folder, child
+    if child.poll() is None:
+        child.communicate(b"\n")
+
+
+def test_a_query_is_answered_while_another_process_writes(running):
+    folder, _ = running
+    table = reader.read(folder, "SELECT count(*) AS n, max(detail->>'n') AS top FROM event")
+    assert table.as_dicts() == [{"n": 50, "top": "9"}]
+
+
+def test_a_query_reads_the_file_once_the_process_has_ended(running):
+    folder, child = running
+    child.communicate(b"\n")
+    assert reader.read(folder, "SELECT count(*) FROM event").rows == [[50]]
+    assert not (folder / reader.SOCKET).exists()
+
+
+def test_a_socket_left_by_a_killed_process_does_not_hinder_reading(running):
+    folder, child = running
+    child.kill()
+    child.wait()
+    assert (folder / reader.SOCKET).exists()
+    assert reader.read(folder, "SELECT 1").rows == [[1]]
+    with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
+        assert reader.read(folder, "SELECT 2").rows == [[2]]
+
+
+WRITES = [
+    "DELETE FROM event",
+    "INSERT INTO topic VALUES ('a', 'b', 1, NULL)",
+    "UPDATE event SET kind = 'x'",
+    "DROP TABLE event",
+    "CREATE TABLE t (a INT)",
+    "ROLLBACK; DELETE FROM event",
+    "SELECT 1; DELETE FROM event",
+    "COPY event TO '/tmp/x.csv'",
+    "COPY event FROM '/etc/passwd'",
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM read_text('http://192.0.2.1/x')",
+    "ATTACH '/tmp/other.duckdb'",
+    "EXPORT DATABASE '/tmp/x'",
+    "SET enable_external_access = true",
+    "PRAGMA enable_external_access",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "CHECKPOINT",
+    "CALL pragma_version()",
+    "EXPLAIN ANALYZE DELETE FROM event",
+]
+
+
+@pytest.mark.parametrize("statement", WRITES)
+def test_no_statement_writes_or_leaves_the_file(running, statement):
+    folder, child = running
+    with pytest.raises(UsageError):
+        reader.read(folder, statement)
+    assert reader.read(folder, "SELECT count(*) FROM event").rows == [[50]]
+    child.communicate(b"\n")
+    if statement != "CALL pragma_version()":
+        with pytest.raises(UsageError):
+            reader.read(folder, statement)
+    assert reader.read(folder, "SELECT count(*) FROM event").rows == [[50]]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SHOW TABLES",
+        "DESCRIBE event",
+        "FROM event LIMIT 1",
+        "WITH a AS (SELECT 1) FROM a",
+        "EXPLAIN SELECT 1",
+    ],
+)
+def test_looking_around_is_allowed(running, statement):
+    assert reader.read(running[0], statement).rows
+
+
+def test_a_slow_query_is_ended_and_the_writer_lives(running):
+    folder, _ = running
+    started = time.monotonic()
+    with pytest.raises(UsageError, match="longer than"):
+        reader.read(
+            folder,
+            "SELECT sum(a.range * b.range) FROM range(9000000) a, range(9000000) b",
+            time_limit=1.0,
+        )
+    assert time.monotonic() - started < 10
+    assert reader.read(folder, "SELECT count(*) FROM event").rows == [[50]]
+
+
+@pytest.mark.parametrize("statement", ["SELEC 1", "SELECT * FROM nothing", "", "SELECT foo"])
+def test_wrong_sql_is_an_error_with_a_fix(running, statement):
+    with pytest.raises(UsageError) as caught:
+        reader.read(running[0], statement)
+    assert "docs/sql.md" in caught.value.fix
+
+
+def test_values_come_as_json_can_carry_them(running):
+    row = reader.read(
+        running[0],
+        "SELECT [1, 2], {'a': 1.5::DECIMAL(4,1)}, NULL, DATE '2026-01-02', 'x'::BLOB, 1e400",
+    ).rows[0]
+    assert row[:4] == [[1, 2], {"a": 1.5}, None, "2026-01-02"]
+
+
+def test_a_folder_without_a_corpus_says_so(tmp_path):
+    with pytest.raises(ConfigError, match="no corpus"):
+        reader.read(tmp_path, "SELECT 1")

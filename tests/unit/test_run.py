@@ -1,0 +1,167 @@
+"""A run: frozen recipe, one worker at a time, stages in order, fork, status."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from localism import reader, run, status
+from localism.errors import ConfigError, StageError, UsageError
+from localism.progress import Progress
+from localism.prompts import packaged
+
+TEXT = packaged("models.toml").read_text()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.toml").write_text(TEXT)
+    return tmp_path / "runs" / "first"
+
+
+def work(folder, models=None, overrides=()):
+    return run.settle_recipe(folder, models, overrides)
+
+
+def test_a_run_without_models_toml_takes_the_embedded_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert work(tmp_path / "runs" / "x").is_rehearsal()
+
+
+def test_the_same_call_again_is_the_same_recipe(folder):
+    first = work(folder, None, ["train.epochs=3"])
+    assert work(folder) == first
+    assert work(folder, None, ["train.epochs=3"]) == first
+
+
+def test_a_changed_override_is_refused_with_the_way_out(folder):
+    work(folder)
+    with pytest.raises(UsageError) as caught:
+        work(folder, None, ["train.epochs=3"])
+    assert "train.epochs (8 -> 3)" in caught.value.problem
+    assert "localism fork first NEW" in caught.value.fix
+
+
+def test_an_edited_models_toml_is_noticed(folder, tmp_path):
+    work(folder)
+    (tmp_path / "models.toml").write_text(TEXT.replace("seed = 0", "seed = 1"))
+    with pytest.raises(UsageError, match="seed"):
+        work(folder)
+
+
+def test_speed_may_change_and_is_kept(folder):
+    work(folder)
+    assert work(folder, None, ["teacher.max_num_seqs=32"]).teacher.max_num_seqs == 32
+    assert work(folder).teacher.max_num_seqs == 32
+
+
+def test_a_run_goes_on_without_the_file_that_it_was_started_with(folder, tmp_path):
+    first = work(folder)
+    (tmp_path / "models.toml").unlink()
+    assert work(folder) == first
+
+
+def test_a_swapped_model_is_refused(folder, tmp_path):
+    import shutil
+
+    from localism.config import embedded
+
+    shutil.copytree(embedded("embedded:teacher"), tmp_path / "teacher")
+    overrides = [f"teacher.path={tmp_path}/teacher"]
+    config = work(folder, None, overrides)
+    with run.opened(folder, config, Progress(plain=True)):
+        pass
+    tokenizer = tmp_path / "teacher" / "tokenizer_config.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    with pytest.raises(ConfigError, match="not the one"):
+        with run.opened(folder, config, Progress(plain=True)):
+            pass
+
+
+def test_a_second_worker_is_refused_with_the_first_one_s_process_id(folder):
+    config = work(folder)
+    script = (
+        "import sys; from pathlib import Path; from localism import run\n"
+        "with run._locked(Path(sys.argv[1])):\n print('in', flush=True); sys.stdin.read()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    child.stdout.readline()
+    try:
+        (folder / "logs").mkdir(exist_ok=True)
+        with pytest.raises(UsageError, match=f"process {child.pid}"):
+            with run.opened(folder, config, Progress(plain=True)):
+                pass
+    finally:
+        child.communicate()
+    with run.opened(folder, config, Progress(plain=True)):
+        pass
+
+
+def test_a_stage_whose_predecessor_is_missing_names_it(folder):
+    config = work(folder)
+    with run.opened(folder, config, Progress(plain=True)) as context:
+        with pytest.raises(StageError, match="needs stage extract"):
+            run.run_stages(context, ["mix"])
+
+
+def test_done_stages_are_skipped(folder):
+    config = work(folder)
+    with run.opened(folder, config, Progress(plain=True)) as context:
+        for stage in run.STAGES:
+            context.store.event("stage_finished", stage, summary=f"{stage} was done")
+        outcome = run.run_stages(context, run.STAGES)
+    assert outcome.worked == ()
+    facts = status.facts(folder, run.STAGES)
+    assert {row["state"] for row in facts["stages"]} == {"done"}
+    assert "train was done" in status.render(facts)
+
+
+def test_books_that_do_not_balance_are_a_bug(folder):
+    config = work(folder)
+    with run.opened(folder, config, Progress(plain=True)) as context:
+        context.store.add("mix", mix_id="m", ordinal=0, k=2, query_type_id=None, split="train")
+        with pytest.raises(RuntimeError, match="books of stage generate"):
+            run.check_books(context.store, run.BOOKS["generate"])
+
+
+def test_fork_carries_the_ledger_and_takes_the_new_recipe(folder):
+    config = work(folder)
+    with run.opened(folder, config, Progress(plain=True)) as context:
+        context.store.add(
+            "turn",
+            turn_id="t1",
+            parent_id=None,
+            stage="extract",
+            role="teacher",
+            template="topics",
+            prompt="p",
+            prompt_hash="h",
+            model_fingerprint="f",
+            sampling="{}",
+            sample=0,
+            text="x",
+            logprobs=None,
+            finish_reason="stop",
+            prompt_tokens=1,
+            completion_tokens=1,
+            seconds=0.1,
+            finished_at=run.now(),
+        )
+    assert run.fork("first", "second", None, ["train.epochs=3"]) == 1
+    forked = folder.parent / "second"
+    assert reader.read(forked, "SELECT turn_id FROM turn").rows == [["t1"]]
+    assert json.loads((forked / run.RECIPE).read_text())["config"]["train"]["epochs"] == 3
+    assert work(forked).train.epochs == 3
+    with pytest.raises(UsageError, match="exists already"):
+        run.fork("first", "second", None, [])
+
+
+def test_an_unknown_run_lists_the_known_ones(folder):
+    work(folder)
+    with pytest.raises(UsageError) as caught:
+        run.existing_folder("frist")
+    assert "first" in caught.value.fix

@@ -1,0 +1,139 @@
+"""The corpus keeps what it was given, once, and survives kill -9."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import duckdb
+import pytest
+
+from localism.errors import StageError
+from localism.records import stable_id
+from localism.store import Store
+
+
+def verdict(number: int, **changes):
+    row = {"mix_id": f"m{number}", "gate": "parsed", "passed": True, "reason": None, "value": 0.5}
+    return row | changes
+
+
+def test_rows_added_are_seen_by_the_next_query(tmp_path):
+    with Store(tmp_path / "c.duckdb") as store:
+        store.add_rows("verdict", [verdict(n) for n in range(300)])
+        assert store.value("SELECT count(*) FROM verdict") == 300
+
+
+def test_an_existing_key_wins(tmp_path):
+    with Store(tmp_path / "c.duckdb") as store:
+        store.add("verdict", **verdict(1, passed=True))
+        store.add("verdict", **verdict(1, passed=False))
+        store.flush()
+        store.add("verdict", **verdict(1, passed=False))
+        assert store.query("SELECT mix_id, passed FROM verdict") == [
+            {"mix_id": "m1", "passed": True}
+        ]
+
+
+def test_rows_are_on_disk_within_two_seconds_without_a_flush(tmp_path):
+    with Store(tmp_path / "c.duckdb") as store:
+        store.add("verdict", **verdict(1))
+        deadline = time.monotonic() + 10
+        while store._buffered and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not store._buffered
+
+
+def test_a_row_that_breaks_a_rule_fails_the_write_and_says_so(tmp_path):
+    store = Store(tmp_path / "c.duckdb")
+    store.add(
+        "candidate",
+        mix_id="m",
+        instruction=None,
+        response=None,
+        status="nonsense",
+        reason=None,
+        turn_id=None,
+    )
+    with pytest.raises(duckdb.ConstraintException):
+        store.flush()
+    store.close()
+
+
+def test_a_failed_transaction_leaves_nothing(tmp_path):
+    store = Store(tmp_path / "c.duckdb")
+    store.add("verdict", **verdict(1))
+    store.add(
+        "candidate",
+        mix_id="m",
+        instruction=None,
+        response=None,
+        status="nonsense",
+        reason=None,
+        turn_id=None,
+    )
+    with pytest.raises(duckdb.ConstraintException):
+        store.flush()
+    assert store.value("SELECT count(*) FROM verdict") == 0
+    store.close()
+
+
+def test_kill_nine_loses_at_most_what_was_not_flushed(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from localism.store import Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "row = dict(gate='g', passed=True, reason=None, value=None)\n"
+        "store.add_rows('verdict', [dict(mix_id=str(n), **row) for n in range(1000)])\n"
+        "store.flush(); print('flushed', flush=True)\n"
+        "store.add('verdict', mix_id='late', **row); time.sleep(60)\n"
+    )
+    path = tmp_path / "c.duckdb"
+    child = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"flushed\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    with Store(path) as store:
+        ids = {row["mix_id"] for row in store.query("SELECT mix_id FROM verdict")}
+    assert ids - {"late"} == {str(n) for n in range(1000)}
+
+
+def test_a_second_writer_is_refused_with_the_process_that_holds_the_file(tmp_path):
+    path = tmp_path / "c.duckdb"
+    script = (
+        "import sys; from pathlib import Path; from localism.store import Store\n"
+        "store = Store(Path(sys.argv[1])); print('open', flush=True); sys.stdin.read()\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    child.stdout.readline()
+    try:
+        with pytest.raises(StageError) as caught:
+            Store(path)
+        assert str(child.pid) in caught.value.where
+    finally:
+        child.communicate()
+
+
+def test_the_writer_itself_cannot_reach_other_files(tmp_path):
+    with Store(tmp_path / "c.duckdb") as store:
+        for statement in (
+            "SELECT * FROM read_text('/etc/hostname')",
+            f"COPY run TO '{tmp_path}/out.csv'",
+            f"ATTACH '{tmp_path}/other.duckdb'",
+            "SET enable_external_access = true",
+            "INSTALL httpfs",
+        ):
+            with pytest.raises(duckdb.Error):
+                store.query(statement)
+
+
+def test_ids_depend_on_content_alone():
+    assert stable_id("a", 1, {"x": 1, "y": 2}) == stable_id("a", 1, {"y": 2, "x": 1})
+    assert stable_id("a", "b") != stable_id("ab")
+    assert stable_id(1) != stable_id("1")
+
+
+def test_the_id_contract_is_frozen():
+    # Old corpora were written with these; a change here orphans every cached model call.
+    assert stable_id("mix", 0, 2) == "ac00158eeb2f6cb7"
