@@ -1,0 +1,1 @@
+"""Judging: two answers -> a preference; preferences -> win rates; answers -> benchmark scores."""
