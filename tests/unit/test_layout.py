@@ -15,12 +15,12 @@ PACKAGE = ROOT / "localism"
 # A module imports only from ranks below its own (or from its own room).
 RANKS = [
     {"errors", "records", "skill_names", "egress"},
-    {"weights", "parse", "offline", "progress"},
+    {"weights", "parse", "parse_example", "offline", "progress"},
     {"prompts", "store"},
     {"config", "reader"},
-    {"tables"},
+    {"tables", "context"},
     {"serving", "embedded"},
-    {"judging"},
+    {"judging", "curation"},
     {"stages", "reporting", "training"},
     {"run", "status", "why"},
     {"cli"},

@@ -1,0 +1,253 @@
+"""Stage curate: candidates -> accepted or rejected, each gate's verdict and reason kept.
+
+The gates, in order: parsed, complete, no_markers, skills, duplicate. A candidate meets them up to
+the first that it fails, so that the judge is not asked about a text that is out already.
+Duplicates are looked for among the accepted, test first, then dev, then train, each in the plan's
+order: no train instruction can be that of a held-out example, and the outcome does not depend on
+which of them was written first.
+Alone: localism curate --run NAME
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from localism.config import embedded
+from localism.context import Context
+from localism.curation import gates
+from localism.curation.duplicates import Texts
+from localism.curation.gates import Candidate, Markers, Verdict
+from localism.errors import StageError
+from localism.judging.pairwise import read_verdict
+from localism.prompts import Pack, load_pack
+from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.server import serve
+from localism.store import Row, Store
+from localism.weights import special_tokens
+
+GATES = ("parsed", "complete", "no_markers", "skills", "duplicate")
+SPLITS = ("test", "dev", "train")
+SHOWN_THRESHOLD = 0.5
+
+Verdicts = dict[str, dict[str, Verdict]]
+
+
+def run(context: Context) -> str:
+    """Decide about all candidates as soon as one is undecided; StageError if a split ends empty.
+
+    All, because a new held-out example may turn an accepted train one into a duplicate. Only the
+    judge's verdicts are kept from before; the rest is quick.
+    """
+    store = context.store
+    if store.value("SELECT count(*) FROM candidate WHERE status = 'written'"):
+        _decide(context, _candidates(store))
+    _refuse_empty_split(store)
+    return _summary(store)
+
+
+def _candidates(store: Store) -> list[Candidate]:
+    """Everything that was not a failed call, held-out splits first."""
+    rows = store.query(
+        """
+        SELECT m.mix_id, m.split, m.ordinal, c.instruction, c.response, c.reason, t.finish_reason,
+               (SELECT list(s.name ORDER BY ms.position)
+                FROM mix_skill ms JOIN skill s USING (skill_id)
+                WHERE ms.mix_id = m.mix_id) AS skills
+        FROM candidate c JOIN mix m USING (mix_id) LEFT JOIN turn t USING (turn_id)
+        WHERE c.status <> 'failed'
+        ORDER BY list_position(?, m.split), m.ordinal
+        """,
+        [list(SPLITS)],
+    )
+    return [Candidate(**{**row, "skills": tuple(row["skills"] or ())}) for row in rows]
+
+
+def _decide(context: Context, candidates: Sequence[Candidate]) -> None:
+    verdicts = _look_at(candidates, _markers(context))
+    standing = [one for one in candidates if _stands(verdicts, one)]
+    for mix_id, verdict in _skill_verdicts(context, standing).items():
+        verdicts[mix_id]["skills"] = verdict
+    standing = [one for one in standing if _stands(verdicts, one)]
+    near_duplicate = context.config.curate.near_duplicate
+    for mix_id, verdict in duplicate_verdicts(standing, near_duplicate).items():
+        verdicts[mix_id]["duplicate"] = verdict
+    _store(context.store, verdicts, keep_judged=context.config.curate.skills == "judge")
+
+
+def _stands(verdicts: Verdicts, candidate: Candidate) -> bool:
+    return all(verdict.passed for verdict in verdicts[candidate.mix_id].values())
+
+
+def _markers(context: Context) -> Markers:
+    """What must not stay in an example of this run."""
+    pack = load_pack(context.config.prompts.pack)
+    sections = (context.config.teacher, context.config.student)
+    folders = [embedded(section.path) for section in sections if section.path]
+    tokens = [token for folder in folders for token in special_tokens(folder)]
+    return Markers(pack.instruction_marker, pack.response_marker, gates.special_tokens(tokens))
+
+
+def _look_at(candidates: Iterable[Candidate], markers: Markers) -> Verdicts:
+    """The gates that need nothing but the candidate."""
+    verdicts: Verdicts = {}
+    for candidate in candidates:
+        found = verdicts[candidate.mix_id] = {"parsed": gates.parsed(candidate)}
+        if found["parsed"].passed:
+            found["complete"] = gates.complete(candidate)
+        if _stands(verdicts, candidate):
+            found["no_markers"] = gates.no_markers(candidate, markers)
+    return verdicts
+
+
+# ---- skills --------------------------------------------------------------------------------
+
+
+def _skill_verdicts(context: Context, candidates: Sequence[Candidate]) -> dict[str, Verdict]:
+    """Whether each candidate shows its skills, asked in the way that [curate].skills says."""
+    method = context.config.curate.skills
+    if method == "off":
+        return {}
+    if method == "words":
+        return {candidate.mix_id: gates.says_skills(candidate) for candidate in candidates}
+    judged = _judged(context.store)
+    unjudged = [candidate for candidate in candidates if candidate.mix_id not in judged]
+    if unjudged:
+        asyncio.run(_judge(context, unjudged, done=len(candidates) - len(unjudged)))
+        judged = _judged(context.store)
+    return {candidate.mix_id: judged[candidate.mix_id] for candidate in candidates}
+
+
+def _judged(store: Store) -> dict[str, Verdict]:
+    rows = store.query("SELECT mix_id, passed, reason, value FROM verdict WHERE gate = 'skills'")
+    return {row.pop("mix_id"): Verdict(**row) for row in rows}
+
+
+async def _judge(context: Context, candidates: Sequence[Candidate], done: int) -> None:
+    """Ask the judge about every skill; each verdict is stored as soon as it is there."""
+    pack = load_pack(context.config.prompts.pack)
+    total = done + len(candidates)
+    async with serve(context, role="judge", stage="curate") as client:
+
+        async def work(candidate: Candidate) -> None:
+            nonlocal done
+            verdict = await shows_skills(client, pack, candidate)
+            context.store.add_rows("verdict", [_verdict_row(candidate.mix_id, "skills", verdict)])
+            done += 1
+            speed = f"{client.tokens_per_second():,.0f} tok/s"
+            context.progress.update(done, total, unit="candidates", detail=speed)
+
+        await for_each(candidates, work, client.in_flight)
+
+
+async def shows_skills(client: Client, pack: Pack, candidate: Candidate) -> Verdict:
+    """The judge's verdict; its value is the lowest probability of yes over the skills."""
+    probabilities: dict[str, float] = {}
+    for skill in candidate.skills:
+        prompt = pack.render(
+            "shows_skill",
+            instruction=candidate.instruction,
+            response=candidate.response,
+            skill=skill,
+        )
+        try:
+            choice = await client.choose(prompt, pack.skill_labels, "shows_skill")
+        except RequestFailed as failed:
+            return Verdict(False, f"the judge could not be asked: {failed.reason}")
+        answer = read_verdict(choice.logprobs, answer_first=True)
+        if answer.preference is None:
+            return Verdict(False, answer.reason)
+        probabilities[skill] = answer.preference
+    missing = [skill for skill, shown in probabilities.items() if shown < SHOWN_THRESHOLD]
+    reason = f"does not show {', '.join(missing)}" if missing else None
+    return Verdict(not missing, reason, min(probabilities.values(), default=None))
+
+
+# ---- duplicates ----------------------------------------------------------------------------
+
+
+def duplicate_verdicts(candidates: Sequence[Candidate], threshold: float) -> dict[str, Verdict]:
+    """Each instruction against those accepted before it; the value is the likeness."""
+    texts = Texts([candidate.instruction or "" for candidate in candidates], threshold)
+    verdicts = {}
+    for index, candidate in enumerate(candidates):
+        match = texts.find(index)
+        if match is None:
+            texts.keep(index)
+            verdicts[candidate.mix_id] = Verdict(True)
+            continue
+        words = "same instruction as" if match.is_same else "nearly the instruction of"
+        other = candidates[match.kept].mix_id
+        verdicts[candidate.mix_id] = Verdict(False, f"{words} {other}", match.likeness)
+    return verdicts
+
+
+# ---- the corpus ----------------------------------------------------------------------------
+
+
+def _verdict_row(mix_id: str, gate: str, verdict: Verdict) -> Row:
+    return {"mix_id": mix_id, "gate": gate, **verdict._asdict()}
+
+
+def _store(store: Store, verdicts: Verdicts, *, keep_judged: bool) -> None:
+    """All verdicts, in place of those of an earlier call, and what follows from them."""
+    store.execute("DELETE FROM verdict WHERE gate <> 'skills' OR NOT ?", [keep_judged])
+    rows = [
+        _verdict_row(mix_id, gate, verdict)
+        for mix_id, found in verdicts.items()
+        for gate, verdict in found.items()
+    ]
+    if rows:
+        store.add_rows("verdict", rows)
+    store.execute("""
+        UPDATE candidate SET status = decided.status, reason = decided.reason
+        FROM (
+            SELECT mix_id, CASE WHEN bool_and(passed) THEN 'accepted' ELSE 'rejected' END AS status,
+                   any_value(reason) FILTER (NOT passed) AS reason
+            FROM verdict GROUP BY mix_id
+        ) AS decided
+        WHERE candidate.mix_id = decided.mix_id AND candidate.status <> 'failed'
+    """)
+
+
+def _refuse_empty_split(store: Store) -> None:
+    empty = store.query("""
+        SELECT m.split, count(*) AS planned
+        FROM mix m LEFT JOIN candidate c USING (mix_id)
+        GROUP BY m.split HAVING count(*) FILTER (c.status = 'accepted') = 0 ORDER BY m.split
+    """)
+    if not empty:
+        return
+    split, planned = empty[0]["split"], empty[0]["planned"]
+    reasons = store.query(
+        """
+        SELECT gate, reason, sum(n)::BIGINT AS n FROM rejections WHERE split = ?
+        GROUP BY ALL ORDER BY n DESC, gate, reason LIMIT 3
+        """,
+        [split],
+    )
+    listed = "; ".join(f"{row['gate']}: {row['reason']} ({row['n']})" for row in reasons)
+    raise StageError(
+        f"none of the {planned:,} {split} examples passed the gates",
+        where=listed or "no candidate was written",
+        fix="read some with localism sql \"SELECT * FROM candidate WHERE status = 'rejected'\";"
+        " then another teacher, [prompts].pack or [curate] setting, and localism fork",
+    )
+
+
+def _summary(store: Store) -> str:
+    """For instance 'kept 4,012 of 4,100 (train 3,812, dev 80, test 120); out: 88 skills'."""
+    kept = {
+        row["split"]: row["n"]
+        for row in store.query("""
+            SELECT m.split, count(*) AS n FROM candidate c JOIN mix m USING (mix_id)
+            WHERE c.status = 'accepted' GROUP BY m.split
+        """)
+    }
+    looked_at = store.value("SELECT count(*) FROM candidate WHERE status <> 'failed'")
+    by_gate = Counter(
+        row["gate"] for row in store.query("SELECT gate FROM verdict WHERE NOT passed")
+    )
+    out = ", ".join(f"{by_gate[gate]:,} {gate}" for gate in GATES if by_gate[gate])
+    splits = ", ".join(f"{split} {kept.get(split, 0):,}" for split in reversed(SPLITS))
+    text = f"kept {sum(kept.values()):,} of {looked_at:,} ({splits})"
+    return f"{text}; out: {out}" if out else text

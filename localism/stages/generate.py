@@ -1,0 +1,249 @@
+"""Stage generate: planned mixes -> conversations with the teacher -> instruction and response.
+
+Each mix is one conversation through the turns of the prompt pack (draft, critique, refine), and
+each conversation runs on its own: no turn waits for the turns of others. The last reply is parsed
+into a candidate; what does not parse, or fails, is a candidate too, with its reason.
+Alone: localism generate --run NAME
+"""
+
+import asyncio
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from localism.context import Context
+from localism.errors import StageError
+from localism.parse_example import Example, split_example
+from localism.prompts import Pack, load_pack
+from localism.records import Mix, Reply
+from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.server import serve
+from localism.stages.mix import load_mixes
+from localism.store import Row, Store
+
+CUT_OFF = "cut off"
+# A critique speaks about an example, in words that can look like one.
+NOT_EXAMPLES = frozenset({"critique"})
+EARLY = 50
+SHOWN = 3
+
+
+class Said(NamedTuple):
+    """One turn of a conversation."""
+
+    turn: str
+    """Its name in the prompt pack."""
+    reply: Reply
+    """What the teacher answered."""
+
+
+def run(context: Context) -> str:
+    """Write a candidate for every mix that has none; calls that failed before are tried again.
+
+    Raises StageError when more than half of the first 50 replies cannot be used; candidates that
+    are written stay.
+    """
+    store = context.store
+    mixes = load_mixes(store)
+    store.execute("DELETE FROM candidate WHERE status = 'failed'")
+    finished = {row["mix_id"] for row in store.query("SELECT mix_id FROM candidate")}
+    if any(mix.mix_id not in finished for mix in mixes):
+        asyncio.run(_generate(context, mixes, finished))
+    return summary(store)
+
+
+async def _generate(context: Context, mixes: Sequence[Mix], finished: set[str]) -> None:
+    async with serve(context, role="teacher", stage="generate") as client:
+        writer = Writer(context, client, mixes, done=len(finished))
+        pending = [mix for mix in mixes if mix.mix_id not in finished]
+        await for_each(in_order(pending, client.in_flight), writer.write, client.in_flight)
+
+
+def in_order(mixes: Sequence[Mix], window: int) -> list[Mix]:
+    """The plan's order, with mixes of one query type side by side where they are asked at once.
+
+    Prompts that begin alike share the engine's prefix cache; a whole sort by query type would
+    share no more, and would leave a lopsided corpus when a run is stopped early.
+    """
+    return sorted(mixes, key=lambda mix: (mix.ordinal // window, mix.query_type or "", mix.ordinal))
+
+
+def sample_numbers(mixes: Sequence[Mix]) -> dict[str, int]:
+    """For each mix how many earlier ones have the same prompt, so that each is a fresh sample."""
+    seen: Counter[tuple[tuple[str, ...], str | None]] = Counter()
+    numbers = {}
+    for mix in sorted(mixes, key=lambda mix: mix.ordinal):
+        prompt = (mix.skills, mix.query_type)
+        numbers[mix.mix_id] = seen[prompt]
+        seen[prompt] += 1
+    return numbers
+
+
+class Writer:
+    """Holds the conversations of one call of the stage and counts what comes of them."""
+
+    def __init__(self, context: Context, client: Client, mixes: Sequence[Mix], done: int) -> None:
+        self._store, self._progress, self._client = context.store, context.progress, client
+        self._pack = load_pack(context.config.prompts.pack)
+        self._samples = sample_numbers(mixes)
+        self._alarm = EarlyAlarm(self._pack)
+        self._done, self._total = done, len(mixes)
+        self._turns, self._started = 0, time.monotonic()
+
+    async def write(self, mix: Mix) -> None:
+        """Hold the conversation of a mix and store its candidate."""
+        said: list[Said] = []
+        try:
+            await self._converse(mix, said)
+        except RequestFailed as failed:
+            candidate = _row(mix, said, status="failed", reason=failed.reason)
+        else:
+            candidate = read_candidate(mix, said, self._pack)
+        self._store.add("candidate", **candidate)
+        self._done += 1
+        self._progress.update(self._done, self._total, unit="mixes", detail=self._rates())
+        self._alarm.note(candidate, said)
+
+    async def _converse(self, mix: Mix, said: list[Said]) -> None:
+        conversation = self._client.conversation(sample=self._samples[mix.mix_id])
+        values = prompt_values(mix)
+        for turn in self._pack.turns:
+            reply = await conversation.say(
+                self._pack.render(turn.name, **values), template=turn.name, sampling=turn.sampling
+            )
+            said.append(Said(turn.name, reply))
+            self._turns += not reply.from_ledger
+
+    def _rates(self) -> str:
+        turns = self._turns / max(1e-9, time.monotonic() - self._started)
+        return f"{turns:,.0f} turns/s, {self._client.tokens_per_second():,.0f} tok/s"
+
+
+def prompt_values(mix: Mix) -> dict[str, object]:
+    """What the templates of the turns are filled with."""
+    kind = {"name": mix.query_type, "definition": mix.query_type_definition}
+    return {"skills": list(mix.skills), "query_type": kind if mix.query_type else None}
+
+
+def read_candidate(mix: Mix, said: Sequence[Said], pack: Pack) -> Row:
+    """A finished conversation -> its candidate row: the last reply, parsed.
+
+    A last reply with a response alone keeps the instruction of the turns before it. An example
+    whose last reply was cut off is kept with that reason, for curate to reject.
+    """
+    markers = (pack.instruction_marker, pack.response_marker)
+    earlier: str | None = None
+    for turn, reply in said[:-1]:
+        if turn in NOT_EXAMPLES:
+            continue
+        example = split_example(reply.text, *markers, earlier)
+        if isinstance(example, Example):
+            earlier = example.instruction
+    last = said[-1].reply
+    example = split_example(last.text, *markers, earlier)
+    if not isinstance(example, Example):
+        return _row(mix, said, reason=example.reason)
+    reason = CUT_OFF if last.finish_reason == "length" else None
+    return _row(mix, said, example=example, reason=reason)
+
+
+def _row(
+    mix: Mix,
+    said: Sequence[Said],
+    *,
+    status: str = "written",
+    reason: str | None = None,
+    example: Example | None = None,
+) -> Row:
+    return {
+        "mix_id": mix.mix_id,
+        "instruction": example.instruction if example else None,
+        "response": example.response if example else None,
+        "status": status,
+        "reason": reason,
+        "turn_id": said[-1].reply.turn_id if said else None,
+    }
+
+
+class Useless(NamedTuple):
+    """A conversation that gave no example."""
+
+    reason: str
+    """Why the last reply does not parse, or what failed."""
+    text: str
+    """The last reply; empty when the first call failed."""
+    is_failed: bool
+    """The server did not answer."""
+    is_cut_off: bool
+    """The last reply ended at max_tokens."""
+
+
+class EarlyAlarm:
+    """Stops the stage when more than half of its first EARLY conversations cannot be used.
+
+    Better after 50 than after 4,000: a teacher that does not follow the format seldom learns it.
+    """
+
+    def __init__(self, pack: Pack) -> None:
+        self._pack = pack
+        self._finished = 0
+        self._useless: list[Useless] = []
+
+    def note(self, candidate: Row, said: Sequence[Said]) -> None:
+        """Count one finished conversation; raises StageError when the alarm goes off."""
+        self._finished += 1
+        if self._finished > EARLY or candidate["instruction"] is not None:
+            return
+        text, end = (said[-1].reply.text, said[-1].reply.finish_reason) if said else ("", "")
+        is_failed = candidate["status"] == "failed"
+        self._useless.append(Useless(candidate["reason"], text, is_failed, end == "length"))
+        if len(self._useless) * 2 > EARLY:
+            raise StageError(
+                f"{len(self._useless)} of the first {self._finished} conversations gave no example",
+                where=f"prompt pack {self._pack.name}; {self._examples()}",
+                fix=self._fix(),
+            )
+
+    def _examples(self) -> str:
+        """How often each reason came, and SHOWN of the texts."""
+        counts = Counter(useless.reason for useless in self._useless).most_common(SHOWN)
+        shown = [
+            f"[{useless.reason}]\n{textwrap.indent(_shortened(useless.text), '  | ')}"
+            for useless in self._useless[:SHOWN]
+        ]
+        return "\n".join(["; ".join(f"{reason} ({n})" for reason, n in counts), *shown])
+
+    def _fix(self) -> str:
+        half = len(self._useless) / 2
+        if sum(useless.is_failed for useless in self._useless) > half:
+            return "mend what the server says; the same command then tries these again"
+        if sum(useless.is_cut_off for useless in self._useless) > half:
+            return (
+                f"most were cut off: raise max_tokens in a copy of {self._pack.folder}, name it in"
+                " [prompts].pack, then localism fork"
+            )
+        return (
+            "name another [prompts].pack, or a teacher that keeps to the two headings, then"
+            " localism fork; what is written stays"
+        )
+
+
+def _shortened(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= 400 else f"{text[:300]}\n[...]\n{text[-80:]}"
+
+
+def summary(store: Store) -> str:
+    """For instance '4,012 of 4,100 mixes gave an example, 61 did not parse, 27 failed'."""
+    counts = store.query("""
+        SELECT count(*) AS mixes, count(instruction) AS parsed,
+               count(*) FILTER (c.status <> 'failed' AND instruction IS NULL) AS unparsed,
+               count(*) FILTER (c.status = 'failed') AS failed
+        FROM mix LEFT JOIN candidate c USING (mix_id)
+    """)[0]
+    text = f"{counts['parsed']:,} of {counts['mixes']:,} mixes gave an example"
+    for number, words in ((counts["unparsed"], "did not parse"), (counts["failed"], "failed")):
+        text += f", {number:,} {words}" if number else ""
+    return text

@@ -1,0 +1,209 @@
+"""Stage pick: checkpoints and dev prompts -> answers, judgments, scores, and the chosen checkpoint.
+
+One student engine answers for every checkpoint by swapping weights; when it is gone, one judge
+engine compares every answer with the teacher's response. The pick is the highest length-controlled
+win rate; checkpoints that these prompts cannot tell from it are its tie set. Its score here is
+optimistic, because it was chosen by it: stage evaluate measures it on other prompts.
+
+Alone: localism pick --run NAME
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localism.context import Context
+from localism.errors import StageError
+from localism.judging import scores
+from localism.judging.heldout import HeldOutItem, answer_all, held_out, unanswered
+from localism.judging.pairwise import battles, judge_all, unjudged
+from localism.judging.picking import Comparison, compare
+from localism.progress import Progress
+from localism.prompts import load_pack
+from localism.records import Sampling, Split
+from localism.serving.client import Client
+from localism.serving.server import serve
+from localism.stages.train import chat_template_file
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model whose answers are compared with the teacher's."""
+
+    model_id: str
+    """A checkpoint_id, or 'base'."""
+    folder: Path
+    """Its weights, in the student's architecture."""
+
+
+def run(context: Context) -> str:
+    """Answer, judge and score the dev prompts for every checkpoint; mark the pick and its ties."""
+    checkpoints = context.store.query("SELECT * FROM checkpoint ORDER BY epoch")
+    if not checkpoints:
+        raise StageError(
+            "there is no checkpoint to pick from",
+            where=str(context.folder),
+            fix=f"localism train --run {context.folder.name}",
+        )
+    contestants = [
+        Contestant(row["checkpoint_id"], context.folder / row["path"]) for row in checkpoints
+    ]
+    items = items_of(context, "dev")
+    asyncio.run(contest(context, "pick", "dev", contestants, items))
+    return choose(context, checkpoints, items)
+
+
+def items_of(context: Context, split: Split) -> list[HeldOutItem]:
+    """The held-out items of a split; StageError when curate accepted none."""
+    items = held_out(context.store, split)
+    if not items:
+        raise StageError(
+            f"no accepted example is left in split {split}",
+            where=str(context.folder),
+            fix=f"plan more with --set mix.{split}=N in a new run; view rejections says why "
+            "those of this run were rejected",
+        )
+    return items
+
+
+# ---- answers and judgments -----------------------------------------------------------------
+
+
+async def contest(
+    context: Context,
+    stage: str,
+    split: Split,
+    contestants: Sequence[Contestant],
+    items: Sequence[HeldOutItem],
+) -> None:
+    """Collect every answer and judgment that is missing; an engine with nothing to do stays off."""
+    await _answer(context, stage, split, contestants, items)
+    await _judge(context, stage, split)
+
+
+async def _answer(
+    context: Context,
+    stage: str,
+    split: Split,
+    contestants: Sequence[Contestant],
+    items: Sequence[HeldOutItem],
+) -> None:
+    student = context.config.student
+    sampling = Sampling(student.temperature, student.top_p, student.max_tokens)
+    missing = [(one, unanswered(context.store, one.model_id, items)) for one in contestants]
+    missing = [(contestant, unasked) for contestant, unasked in missing if unasked]
+    if not missing:
+        return
+    total = len(contestants) * len(items)
+    done = total - sum(len(unasked) for _, unasked in missing)
+    template = chat_template_file(context)
+    async with serve(context, role="student", stage=stage, chat_template=template) as client:
+        tally = _Tally(context.progress, client, "answers", done, total)
+        for contestant, unasked in missing:
+            await client.load_weights(contestant.folder)
+            await answer_all(
+                client, context.store, contestant.model_id, split, unasked, sampling, tally.add
+            )
+
+
+async def _judge(context: Context, stage: str, split: Split) -> None:
+    pairings = unjudged(context.store, split, both=context.config.pick.both_orders)
+    if not pairings:
+        return
+    pack = load_pack(context.config.prompts.pack)
+    judged = context.store.value("SELECT count(*) FROM judgment WHERE split = ?", [split])
+    async with serve(context, role="judge", stage=stage) as client:
+        total = judged + len(pairings)
+        tally = _Tally(context.progress, client, "judgments", judged, total)
+        await judge_all(client, context.store, pack, split, pairings, tally.add)
+
+
+@dataclass
+class _Tally:
+    """Counts finished rows and shows them."""
+
+    progress: Progress
+    client: Client
+    unit: str
+    done: int
+    total: int
+
+    def add(self) -> None:
+        self.done += 1
+        detail = f"{self.client.tokens_per_second():,.0f} tok/s"
+        self.progress.update(self.done, self.total, unit=self.unit, detail=detail)
+
+
+# ---- the choice ----------------------------------------------------------------------------
+
+
+def choose(
+    context: Context, checkpoints: Sequence[dict[str, Any]], items: Sequence[HeldOutItem]
+) -> str:
+    """Score all checkpoints on dev, mark the pick and its tie set, and say so in a line.
+
+    Raises StageError, with the reasons, when the judge scored nothing.
+    """
+    store, config = context.store, context.config
+    model_ids = [row["checkpoint_id"] for row in checkpoints]
+    comparison = compare(
+        battles(store, model_ids, items, both=config.pick.both_orders),
+        seed=config.seed,
+        resamples=config.pick.bootstrap,
+    )
+    found = list(scores.judged(comparison, "dev"))
+    for model_id in model_ids:
+        found += scores.counted(store, model_id, "dev", items)
+    scores.write(store, "dev", found)
+    best = comparison.pick.best
+    tied = [model_ids[index] for index in comparison.pick.tied if index != best]
+    store.execute(
+        "UPDATE checkpoint SET picked = coalesce(checkpoint_id = ?, false), "
+        "tied = list_contains(?, checkpoint_id)",
+        [None if best is None else model_ids[best], tied],
+    )
+    if best is None:
+        raise _nothing_scored(context)
+    return _summary(comparison, best, checkpoints)
+
+
+def _summary(comparison: Comparison, best: int, checkpoints: Sequence[dict[str, Any]]) -> str:
+    """epoch 6 of 8: LC win rate 47.1 (95% CI 41.9 to 52.3), tied with epochs 5, 7."""
+    score = comparison.scores[best]
+    text = (
+        f"epoch {checkpoints[best]['epoch']} of {len(checkpoints)}: "
+        f"LC win rate {score.lc_win_rate:.1f}"
+    )
+    if score.lc_interval.low is not None:
+        text += f" (95% CI {score.lc_interval.low:.1f} to {score.lc_interval.high:.1f})"
+    tied = [str(checkpoints[m]["epoch"]) for m in comparison.pick.tied if m != best]
+    if tied:
+        text += f", tied with epoch{'s' if len(tied) > 1 else ''} {', '.join(tied)}"
+    losses = [(row["dev_loss"], row["epoch"]) for row in checkpoints if row["dev_loss"] is not None]
+    if losses and min(losses)[1] != checkpoints[best]["epoch"]:
+        text += f"; dev loss is lowest at epoch {min(losses)[1]}"
+    unscored = sum(one.win_rate.unscored for one in comparison.scores)
+    if unscored:
+        text += f"; {unscored} answers unscored, not counted"
+    return text
+
+
+def _nothing_scored(context: Context) -> StageError:
+    """No checkpoint has a scored answer: the commonest reasons, from answers and judgments."""
+    rows = context.store.query(
+        """
+        SELECT reason, count(*) AS n FROM (
+            SELECT reason FROM answer WHERE split = 'dev'
+            UNION ALL SELECT reason FROM judgment WHERE split = 'dev'
+        ) WHERE reason IS NOT NULL GROUP BY reason ORDER BY n DESC, reason LIMIT 3
+        """
+    )
+    reasons = "; ".join(f"{row['n']} times: {row['reason']}" for row in rows)
+    return StageError(
+        "no answer of any checkpoint could be scored, so there is nothing to pick by",
+        where=f"{context.folder}: {reasons}",
+        fix="name another judge or prompt pack in a new run: localism fork "
+        f"{context.folder.name} NEW --set judge.path=... (or prompts.pack=...)",
+    )

@@ -1,0 +1,117 @@
+"""What the two sides of training share: the job, and the checkpoints on disk.
+
+stages/train.py writes the job and reads the checkpoints; training.py, in a process of its own,
+does the reverse.
+"""
+
+import json
+import math
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CHECKPOINTS = "checkpoints"
+CHECKPOINT_FACTS = "checkpoint.json"
+"""In every whole checkpoint: its epoch, step and losses."""
+OPTIMIZER = "optimizer.pt"
+"""What resuming needs beside the weights; the latest whole checkpoint has it."""
+TORN = "checkpoint-*"
+"""TRL's own name for a checkpoint, which it keeps until the child has found it whole."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the child is told: everything it does follows from this."""
+
+    identity: str
+    """Hash of data, base model, template and recipe: what the weights depend on."""
+    model: str
+    """Folder of the base model."""
+    train_file: str
+    """JSONL of prompt and completion, in training order before shuffling."""
+    dev_file: str
+    """The same for the loss that is measured every epoch."""
+    checkpoints: str
+    """Folder that gets one epoch-NN an epoch."""
+    log: str
+    """JSONL that gets a line a step."""
+    chat_template: str | None
+    """File to use in place of the template that the base model lacks."""
+    resume_from: str | None
+    """Whole checkpoint to go on from."""
+    parent: int
+    """Process whose end ends the child."""
+    device: str
+    """cpu or cuda."""
+    processes: int
+    """One for each GPU."""
+    threads: int
+    """CPU threads of each process."""
+    epochs: int
+    """Passes over the data."""
+    learning_rate: float
+    """Peak."""
+    micro_batch: int
+    """Examples a process and forward pass."""
+    accumulation: int
+    """Forward passes a step; processes x micro_batch x accumulation is the batch."""
+    warmup: float
+    """Share of the steps."""
+    weight_decay: float
+    """AdamW's."""
+    max_length: int
+    """Tokens of prompt and response together."""
+    gradient_checkpointing: bool
+    """Less memory, more time."""
+    seed: int
+    """Of the order of the examples."""
+    trust_remote_code: bool
+    """Run Python code that lies in the model folder."""
+
+    def write(self, path: Path) -> None:
+        """Store as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Job":
+        """What write stored."""
+        return cls(**json.loads(path.read_text()))
+
+
+class Checkpoint(NamedTuple):
+    """A whole checkpoint on disk."""
+
+    folder: Path
+    epoch: int
+    step: int
+    train_loss: float | None
+    dev_loss: float | None
+
+
+def whole_checkpoints(folder: Path) -> list[Checkpoint]:
+    """The checkpoints that were written to the end, by epoch."""
+    found = [
+        Checkpoint(path.parent, **json.loads(path.read_text()))
+        for path in folder.glob(f"epoch-*/{CHECKPOINT_FACTS}")
+    ]
+    return sorted(found, key=lambda checkpoint: checkpoint.epoch)
+
+
+def settle(job: Job) -> Checkpoint | None:
+    """Forget what came after the last checkpoint that can be resumed; returns that checkpoint."""
+    folder, log = Path(job.checkpoints), Path(job.log)
+    folder.mkdir(parents=True, exist_ok=True)
+    for torn in folder.glob(TORN):
+        shutil.rmtree(torn)
+    resumable = [c for c in whole_checkpoints(folder) if (c.folder / OPTIMIZER).exists()]
+    last = resumable[-1] if resumable else None
+    kept = [line for line in log_lines(log) if last and line.get("step", math.inf) <= last.step]
+    log.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    return last
+
+
+def log_lines(log: Path) -> list[dict[str, Any]]:
+    """The whole lines of the child's log; a torn last one is left out."""
+    text = log.read_text() if log.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,375 @@
+"""The client against a small HTTP server that misbehaves as told: what is retried, and what not."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from conftest import NewContext, embedded_config
+
+from localism.errors import ConfigError, StageError
+from localism.records import Sampling
+from localism.serving import client as client_module
+from localism.serving import endpoints as endpoints_module
+from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.server import serve
+
+SHORT = Sampling(temperature=0.0, top_p=1.0, max_tokens=8)
+
+
+class Stub(ThreadingHTTPServer):
+    """An OpenAI-like server. `behave(prompt, n)` gives (status, seconds) for its n-th request."""
+
+    daemon_threads = True
+
+    def __init__(self, behave: Callable[[str, int], tuple[int, float]], port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.behave = behave
+        self.asked: list[str] = []
+        self.headers: dict[str, str] = {}
+        self.is_down = False
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def go_down(self) -> None:
+        """Answer nobody any more, on open connections neither."""
+        self.is_down = True
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that gave up is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Stub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._send(
+            200,
+            {
+                "object": "list",
+                "data": [{"id": "stub", "object": "model", "created": 0, "owned_by": "us"}],
+            },
+        )
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path == "/tokenize":
+            text = body.get("prompt", "") or "".join(m["content"] for m in body["messages"])
+            self._send(200, {"tokens": [ord(letter) for letter in text]})
+            return
+        prompt = body["messages"][-1]["content"]
+        self.server.asked.append(prompt)
+        status, seconds = self.server.behave(prompt, len(self.server.asked))
+        time.sleep(seconds)
+        if status != 200:
+            self._send(status, {"error": {"message": f"the stub says {status}"}})
+            return
+        reply = {"role": "assistant", "content": f"re: {prompt}"}
+        self._send(
+            200,
+            {
+                "id": "1",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "stub",
+                "choices": [{"index": 0, "message": reply, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+            },
+        )
+
+    def _send(self, status: int, content: dict[str, Any]) -> None:
+        if self.server.is_down:
+            self.close_connection = True
+            return
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rules in milliseconds."""
+    monkeypatch.setattr(client_module, "BACKOFF_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(endpoints_module, "REST_SECONDS", (0.2, 0.4))
+
+
+@pytest.fixture
+def stub() -> Iterator[Callable[..., Stub]]:
+    started: list[Stub] = []
+
+    def start(behave: Callable[[str, int], tuple[int, float]] = lambda *_: (200, 0), port: int = 0):
+        started.append(Stub(behave, port))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.go_down()
+
+
+def with_client(
+    new_context: NewContext, urls: tuple[str, ...], work: Callable[[Client], Any], **teacher: Any
+) -> Any:
+    """Run work(client) for a teacher behind these endpoints; returns its result and the context."""
+    table = {"path": "", "endpoints": urls, **teacher}
+    context = new_context(embedded_config(teacher=table))
+
+    async def run() -> Any:
+        async with serve(context, "teacher", "generate") as client:
+            return await work(client)
+
+    return asyncio.run(run()), context
+
+
+async def say(client: Client, prompt: str) -> str:
+    reply = await client.conversation().say(prompt, template="draft", sampling=SHORT)
+    return reply.text
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_a_passing_fault_is_retried_and_the_turn_is_in_the_ledger_once(new_context, stub, status):
+    server = stub(lambda _, n: (status, 0) if n < 3 else (200, 0))
+    text, context = with_client(new_context, (server.url,), lambda c: say(c, "hello"))
+    assert text == "re: hello"
+    assert server.asked == ["hello"] * 3
+    assert context.store.value("SELECT count(*) FROM turn") == 1
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_refused_request_is_sent_once_and_fails_with_the_servers_words(new_context, stub, status):
+    server = stub(lambda *_: (status, 0))
+    with pytest.raises(RequestFailed, match=f"HTTP {status}: the stub says {status}"):
+        with_client(new_context, (server.url,), lambda c: say(c, "hello"))
+    assert server.asked == ["hello"]
+
+
+def test_a_server_that_always_fails_ends_in_a_failed_row_and_no_turn(new_context, stub):
+    server = stub(lambda *_: (500, 0))
+
+    async def work(client: Client) -> str:
+        with pytest.raises(RequestFailed) as failed:
+            await say(client, "hello")
+        return failed.value.reason
+
+    reason, context = with_client(new_context, (server.url,), work)
+    assert reason.startswith(f"no answer in {client_module.ATTEMPTS} attempts")
+    assert len(server.asked) == client_module.ATTEMPTS
+    assert context.store.value("SELECT count(*) FROM turn") == 0
+
+
+def test_retry_after_is_obeyed(new_context, stub):
+    server = stub(lambda _, n: (429, 0) if n == 1 else (200, 0))
+    server.headers = {"retry-after": "1"}
+    began = time.monotonic()
+    with_client(new_context, (server.url,), lambda c: say(c, "hello"))
+    assert time.monotonic() - began >= 1
+
+
+def test_a_slow_reply_is_waited_for_while_the_server_answers_others(new_context, stub, monkeypatch):
+    monkeypatch.setattr(endpoints_module, "SILENCE_SECONDS", 0.4)
+    monkeypatch.setattr(endpoints_module, "FIRST_SECONDS_PER_TOKEN", 0.0)
+    monkeypatch.setattr(endpoints_module, "SLOWER_THAN_SEEN", 0.0)
+    server = stub(lambda prompt, _: (200, 2.0 if prompt == "slow" else 0.1))
+
+    async def work(client: Client) -> str:
+        slow = asyncio.create_task(say(client, "slow"))
+        for number in range(15):
+            await say(client, f"quick {number}")
+        return await slow
+
+    text, _ = with_client(new_context, (server.url,), work)
+    assert text == "re: slow"
+    assert server.asked.count("slow") == 1
+
+
+def test_a_silent_server_is_left_and_the_request_asked_elsewhere(new_context, stub, monkeypatch):
+    monkeypatch.setattr(endpoints_module, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(endpoints_module, "FIRST_SECONDS_PER_TOKEN", 0.0)
+    hanging, working = stub(lambda *_: (200, 5.0)), stub()
+    text, _ = with_client(new_context, (hanging.url, working.url), lambda c: say(c, "hello"))
+    assert text == "re: hello"
+    assert hanging.asked == ["hello"] and working.asked == ["hello"]
+
+
+def test_patience_grows_with_the_length_and_with_the_observed_pace():
+    pace = endpoints_module.Pace()
+    before = pace.patience(1000)
+    assert before > pace.patience(10)
+    pace.note(seconds=6000.0, prompt_tokens=100, completion_tokens=900)
+    assert pace.patience(1000) > 6000 > before
+
+
+def test_requests_go_to_the_endpoint_with_the_fewest_outstanding(new_context, stub):
+    slow, quick = stub(lambda *_: (200, 0.5)), stub()
+
+    async def work(client: Client) -> None:
+        await for_each(range(40), lambda n: say(client, str(n)), in_flight=4)
+
+    with_client(new_context, (slow.url, quick.url), work)
+    assert len(slow.asked) + len(quick.asked) == 40
+    assert len(slow.asked) <= 8
+
+
+def test_an_endpoint_that_is_down_is_left_out_and_taken_back_when_it_returns(new_context, stub):
+    gone, working = stub(), stub()
+    port = gone.server_address[1]
+    gone.go_down()
+
+    async def work(client: Client) -> Stub:
+        await for_each(range(10), lambda n: say(client, f"first {n}"), in_flight=4)
+        returned = stub(port=port)
+        for number in range(10):
+            await say(client, f"second {number}")
+            await asyncio.sleep(0.2)
+        return returned
+
+    returned, context = with_client(new_context, (f"http://127.0.0.1:{port}/v1", working.url), work)
+    assert returned.asked and all(prompt.startswith("second") for prompt in returned.asked)
+    assert context.store.value("SELECT count(*) FROM turn") == 20
+
+
+def test_no_endpoint_at_all_is_an_error_at_once(new_context, stub):
+    server = stub()
+    server.go_down()
+    with pytest.raises(StageError) as error:
+        with_client(new_context, (server.url,), lambda c: say(c, "hello"))
+    assert server.url in error.value.where
+    assert "start the model servers" in error.value.fix
+
+
+def test_endpoints_that_die_for_good_end_the_stage(new_context, stub):
+    server = stub()
+
+    async def work(client: Client) -> None:
+        await say(client, "hello")
+        server.go_down()
+        await say(client, "anybody?")
+
+    with pytest.raises(StageError, match="no endpoint answers"):
+        with_client(new_context, (server.url,), work, start_timeout_seconds=1)
+
+
+def test_a_name_that_is_not_served_is_refused_with_those_that_are(new_context, stub):
+    with pytest.raises(ConfigError) as error:
+        with_client(new_context, (stub().url,), lambda c: say(c, "x"), served_name="other")
+    assert "stub" in error.value.fix
+
+
+def test_a_missing_key_file_is_a_config_error(new_context, stub):
+    with pytest.raises(ConfigError, match="API key"):
+        with_client(new_context, (stub().url,), lambda c: say(c, "x"), api_key_file="/no/such/key")
+
+
+def test_the_same_turn_asked_twice_at_once_is_sent_once(new_context, stub):
+    server = stub(lambda *_: (200, 0.2))
+
+    async def work(client: Client) -> list[str]:
+        return await asyncio.gather(*(say(client, "same") for _ in range(5)))
+
+    texts, context = with_client(new_context, (server.url,), work)
+    assert texts == ["re: same"] * 5
+    assert server.asked == ["same"]
+    assert context.store.value("SELECT count(*) FROM turn") == 1
+
+
+def test_when_the_first_of_two_equal_turns_fails_the_second_asks_itself(new_context, stub):
+    server = stub(lambda _, n: (400 if n == 1 else 200, 0.1))
+
+    async def work(client: Client) -> list[Any]:
+        return await asyncio.gather(
+            say(client, "same"), say(client, "same"), return_exceptions=True
+        )
+
+    (first, second), _ = with_client(new_context, (server.url,), work)
+    assert isinstance(first, RequestFailed) and second == "re: same"
+
+
+def test_a_turn_depends_on_everything_said_before_and_on_the_sample(new_context, stub):
+    server = stub()
+
+    async def work(client: Client) -> None:
+        for opening, sample in (("a", 0), ("b", 0), ("a", 1), ("a", 0)):
+            chat = client.conversation(sample)
+            await chat.say(opening, template="draft", sampling=SHORT)
+            await chat.say("more", template="refine", sampling=SHORT)
+
+    _, context = with_client(new_context, (server.url,), work)
+    assert server.asked == ["a", "more", "b", "more", "a", "more"]
+    parents = context.store.query(
+        "SELECT t.parent_id, p.prompt FROM turn t JOIN turn p ON p.turn_id = t.parent_id "
+        "WHERE t.prompt = 'more' ORDER BY p.prompt"
+    )
+    assert [row["prompt"] for row in parents] == ["a", "a", "b"]
+
+
+def test_a_label_of_several_tokens_is_refused_with_its_pack(new_context, stub):
+    server = stub()
+    with pytest.raises(ConfigError) as error:
+        with_client(new_context, (server.url,), lambda c: c.choose("which?", ("m", "yes"), "judge"))
+    assert "'yes' is 3 tokens" in error.value.problem and "compact" in error.value.where
+
+
+def test_a_server_without_the_logprobs_of_labels_is_refused(new_context, stub):
+    with pytest.raises(ConfigError, match="token probabilities"):
+        with_client(new_context, (stub().url,), lambda c: c.choose("which?", ("m", "M"), "judge"))
+
+
+# ---- for_each ------------------------------------------------------------------------------
+
+
+def test_for_each_works_on_every_item_within_its_bound_and_takes_them_as_needed():
+    taken: list[int] = []
+    running, most = 0, 0
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            taken.append(number)
+            assert len(taken) - len(done) <= 4
+            yield number
+
+    done: list[int] = []
+
+    async def work(number: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001 * (number % 3))
+        running -= 1
+        done.append(number)
+
+    asyncio.run(for_each(items(), work, in_flight=4))
+    assert sorted(done) == list(range(50)) and most == 4
+
+
+def test_the_first_exception_of_for_each_cancels_the_rest_and_propagates():
+    cancelled: list[int] = []
+
+    async def work(number: int) -> None:
+        if number == 3:
+            raise RequestFailed("three")
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            cancelled.append(number)
+            raise
+
+    with pytest.raises(RequestFailed, match="three"):
+        asyncio.run(for_each(range(100), work, in_flight=4))
+    assert cancelled == [0, 1, 2]

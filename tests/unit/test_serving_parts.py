@@ -1,0 +1,256 @@
+"""Serving without an engine: what a log means, which processes are ours, what fits an engine."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from localism.config import embedded
+from localism.errors import ConfigError
+from localism.serving import keeper
+from localism.serving.failures import engine_error
+from localism.serving.guard import Guard
+from localism.serving.processes import end_leftover, session_processes, write_record
+from localism.serving.swap import check_fits, end_tokens
+
+# Lines as vLLM 0.32 and torch print them.
+LOGS = [
+    (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "ran out of memory",
+        "gpu_memory_utilization",
+    ),
+    (
+        "ValueError: Free memory on device cuda:0 (3.1/79.2 GiB) on startup is less than desired GPU "
+        "memory utilization (0.9, 71.3 GiB).",
+        "ran out of memory",
+        "gpu_memory_utilization",
+    ),
+    (
+        "ValueError: To serve at least one request with the models's max seq len (131072), (16.00 GiB "
+        "KV cache is needed, which is larger than the available KV cache memory (9.2 GiB).",
+        "does not fit",
+        "lower [teacher].max_model_len",
+    ),
+    (
+        "Value error, User-specified max_model_len (99999) is greater than the derived max_model_len "
+        "(max_position_embeddings=1024 or model_max_length=None in model's config.json).",
+        "longer than the model can read",
+        "at most 1024",
+    ),
+    ("OSError: [Errno 98] Address already in use", "the port was taken", "again"),
+    (
+        "entry.py: error: unrecognized arguments: --no-such-flag 3",
+        "does not know --no-such-flag 3",
+        "engine_arguments",
+    ),
+    (
+        "/usr/bin/python: Error while finding module specification for 'vllm.entrypoints' "
+        "(ModuleNotFoundError: No module named 'vllm')",
+        "not installed",
+        "pip install",
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "problem", "fix"), LOGS)
+def test_a_known_failure_is_named_with_its_fix(tmp_path: Path, line: str, problem: str, fix: str):
+    log = tmp_path / "log"
+    log.write_text(f"older start\nmore of it\n{line}\n")
+    error = engine_error("no start", log, 0, "teacher")
+    assert problem in error.problem and fix in error.fix
+    assert line[:100] in error.where and str(log) in error.where
+
+
+def test_only_the_log_of_this_start_is_shown_and_an_unknown_cause_points_to_it(tmp_path: Path):
+    log = tmp_path / "log"
+    log.write_text("CUDA out of memory\n")
+    start = log.stat().st_size
+    log.write_text(log.read_text() + "".join(f"line {n}\n" for n in range(40)))
+    error = engine_error("no start", log, start, "judge")
+    assert error.problem == "no start" and str(log) in error.fix
+    assert "line 39" in error.where and "line 20" not in error.where
+    assert "CUDA" not in error.where
+
+
+# ---- processes -----------------------------------------------------------------------------
+
+
+def start_session(*words: str) -> "subprocess.Popen[bytes]":
+    code = "import time; time.sleep(60)"
+    return subprocess.Popen([sys.executable, "-c", code, *words], start_new_session=True)
+
+
+def wait_until(claim: object, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if claim():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_what_an_earlier_run_left_behind_is_killed(tmp_path: Path):
+    record = tmp_path / "engine.json"
+    left = start_session("vllm")
+    write_record(record, left.pid)
+    end_leftover(record)
+    assert left.wait(5) == -signal.SIGKILL
+    assert not record.exists()
+
+
+@pytest.mark.parametrize("change", ["another program", "older process", "before a reboot"])
+def test_a_process_that_merely_has_the_recorded_number_is_left_alone(tmp_path: Path, change: str):
+    record = tmp_path / "engine.json"
+    other = start_session("editor" if change == "another program" else "vllm")
+    try:
+        write_record(record, other.pid)
+        noted = json.loads(record.read_text())
+        if change == "older process":
+            noted["started"] += 1
+        if change == "before a reboot":
+            noted["boot"] = "another"
+        record.write_text(json.dumps(noted))
+        end_leftover(record)
+        assert other.poll() is None
+        assert not record.exists()
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize("content", [None, "", "not json"])
+def test_no_record_or_a_torn_one_kills_nothing(tmp_path: Path, content: str | None):
+    record = tmp_path / "engine.json"
+    if content is not None:
+        record.write_text(content)
+    end_leftover(record)
+
+
+def keep(*command: str) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-I", keeper.__file__, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+# A server with a child that ignores the polite signal, as an orphaned engine does.
+STUBBORN = (
+    "import signal, subprocess, sys, time\n"
+    "child = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)'\n"
+    "subprocess.Popen([sys.executable, '-c', child])\n"
+    "time.sleep({seconds})\n"
+)
+
+
+@pytest.mark.parametrize("end", ["the server ends", "the server is killed", "localism is gone"])
+def test_nothing_of_a_session_outlives_its_server_or_its_parent(end: str):
+    seconds = "2" if end == "the server ends" else "60"
+    kept = keep(sys.executable, "-c", STUBBORN.format(seconds=seconds))
+    try:
+        assert wait_until(lambda: len(session_processes(kept.pid)) == 3)
+        if end == "the server is killed":
+            os.kill(sorted(session_processes(kept.pid))[1], signal.SIGKILL)
+        if end == "localism is gone":
+            kept.stdin.close()
+        kept.wait(10)
+        assert wait_until(lambda: session_processes(kept.pid) == [])
+        assert b"localism: the server ended with exit code" in kept.stdout.read()
+    finally:
+        kept.stdout.close()
+        kept.stdin.close()
+
+
+# ---- the guard -----------------------------------------------------------------------------
+
+
+def passes_guard(monkeypatch: pytest.MonkeyPatch, path: str, key: str | None) -> bool:
+    monkeypatch.setenv("VLLM_API_KEY", "right")
+    reached: list[str] = []
+
+    async def app(scope, receive, send) -> None:
+        reached.append(scope["path"])
+
+    async def send(message) -> None:
+        assert message.get("status", 401) == 401
+
+    headers = [(b"authorization", f"Bearer {key}".encode())] if key else []
+    scope = {"type": "http", "path": path, "headers": headers}
+    asyncio.run(Guard(app)(scope, None, send))
+    return bool(reached)
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "is_let_in"),
+    [
+        ("/health", None, True),
+        ("/collective_rpc", None, False),
+        ("/collective_rpc", "wrong", False),
+        ("/collective_rpc", "right", True),
+        ("/v1/models", None, False),
+    ],
+)
+def test_the_guard_asks_for_the_key_everywhere_but_at_health(monkeypatch, path, key, is_let_in):
+    assert passes_guard(monkeypatch, path, key) == is_let_in
+
+
+# ---- does a checkpoint fit -----------------------------------------------------------------
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(embedded("embedded:student"), folder)
+    return folder
+
+
+def change_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_what_a_trainer_writes_differently_still_fits(checkpoint: Path):
+    change_json(
+        checkpoint / "config.json", dtype="bfloat16", transformers_version="9", eos_token_id=[3, 5]
+    )
+    check_fits(embedded("embedded:student"), checkpoint)
+    assert end_tokens(checkpoint) >= {3, 5}
+
+
+def test_a_checkpoint_of_another_architecture_does_not_fit(checkpoint: Path):
+    change_json(checkpoint / "config.json", num_hidden_layers=99)
+    with pytest.raises(ConfigError, match="differs in num_hidden_layers"):
+        check_fits(embedded("embedded:student"), checkpoint)
+
+
+def test_a_checkpoint_that_lacks_a_tensor_does_not_fit(checkpoint: Path):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(checkpoint / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, checkpoint / "model.safetensors")
+    with pytest.raises(ConfigError, match="model.norm.weight"):
+        check_fits(embedded("embedded:student"), checkpoint)
+
+
+def test_a_torn_checkpoint_does_not_fit(checkpoint: Path):
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match="damaged"):
+        check_fits(embedded("embedded:student"), checkpoint)
+
+
+def test_a_checkpoint_with_other_tokens_does_not_fit(checkpoint: Path):
+    tokenizer = json.loads((checkpoint / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["a new word"] = 2303
+    (checkpoint / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ConfigError, match="other tokens"):
+        check_fits(embedded("embedded:student"), checkpoint)
