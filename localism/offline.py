@@ -1,12 +1,13 @@
 """The air gap: the environment of this process and its children, and the guard on their sockets."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from localism import egress
+from localism.errors import ConfigError
 
 LOG = "egress.jsonl"
 
@@ -24,8 +25,10 @@ AIR_GAP = {
     "VLLM_HOST_IP": "127.0.0.1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "WANDB_MODE": "disabled",
-    "TOKENIZERS_PARALLELISM": "false",
 }
+
+# A proxy of the environment would carry a request out: one on this machine looks like loopback.
+PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "ws_proxy", "wss_proxy", "all_proxy")
 
 
 def close_air_gap(folder: Path, endpoints: Sequence[str] = ()) -> None:
@@ -34,19 +37,25 @@ def close_air_gap(folder: Path, endpoints: Sequence[str] = ()) -> None:
     `endpoints` are base URLs of model servers that the configuration names: the only hosts beside
     this machine that may be reached. Refused attempts are recorded in the run folder.
     """
-    hosts = sorted({urlsplit(url).hostname or "" for url in endpoints} - {""})
-    os.environ.update(AIR_GAP)
-    os.environ[egress.LOG_VARIABLE] = str((folder / LOG).resolve())
+    hosts = sorted({_host(url) for url in endpoints})
     os.environ[egress.ALLOWED_VARIABLE] = ",".join(hosts)
-    egress.install((folder / LOG).resolve(), hosts)
+    # In our own environment too: libraries start workers (joblib, datasets) without asking us.
+    environment = child_environment(folder)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
+    egress.install(_log(folder), hosts)
 
 
 def child_environment(folder: Path) -> dict[str, str]:
     """os.environ for a child of this run: offline, and guarded from its first line of Python."""
-    environment = {**os.environ, **AIR_GAP}
-    environment.setdefault(egress.LOG_VARIABLE, str((folder / LOG).resolve()))
+    environment = {**os.environ, **AIR_GAP, egress.LOG_VARIABLE: str(_log(folder))}
+    for name in _proxies(environment):
+        del environment[name]
     guard = str(Path(__file__).parent / "airgap_site")
-    others = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p and p != guard]
+    inherited = environment.get("PYTHONPATH")
+    # An empty entry stays: it means the working folder.
+    others = [path for path in inherited.split(os.pathsep) if path != guard] if inherited else []
     environment["PYTHONPATH"] = os.pathsep.join([guard, *others])
     return environment
 
@@ -54,3 +63,25 @@ def child_environment(folder: Path) -> dict[str, str]:
 def refused_connections(folder: Path) -> list[dict[str, Any]]:
     """Every connection that the guard refused during a run."""
     return egress.attempts(folder / LOG)
+
+
+def _log(folder: Path) -> Path:
+    return (folder / LOG).resolve()
+
+
+def _proxies(environment: Mapping[str, str]) -> list[str]:
+    return [name for name in environment if name.lower() in PROXIES]
+
+
+def _host(url: str) -> str:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise ConfigError(
+            "an endpoint is not a base URL",
+            where=f"endpoints = [{url!r}]",
+            fix="write it in full, for instance http://node1:8000/v1",
+        )
+    return host

@@ -274,7 +274,8 @@ FROM query_type q JOIN mix m USING (query_type_id) LEFT JOIN candidate c USING (
 GROUP BY ALL ORDER BY query_type, split;
 
 CREATE OR REPLACE VIEW rejections AS
-SELECT m.split, c.status, coalesce(v.gate, 'call') AS gate, c.reason, count(*) AS n
+SELECT m.split, c.status, coalesce(v.gate, 'call') AS gate,
+       split_part(c.reason, ': ', 1) AS reason, count(*) AS n
 FROM candidate c JOIN mix m USING (mix_id)
 LEFT JOIN verdict v ON v.mix_id = c.mix_id AND NOT v.passed
 WHERE c.status IN ('rejected', 'failed')

@@ -6,23 +6,36 @@ which this one shadows, is run afterwards.
 
 import importlib.machinery
 import importlib.util
+import os
 import sys
-from pathlib import Path
+import types
 
-_here = Path(__file__).resolve().parent
+_here = os.path.dirname(os.path.realpath(__file__))
 
 
-def _run(path: Path, name: str):  # type: ignore[no-untyped-def]
+def _run(path: str, name: str) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-# By path: importing the localism package here would cost every child its import time.
-_run(_here.parent / "egress.py", "localism_egress").install_from_environment()
+try:
+    # By path: importing the localism package here would cost every child its import time.
+    _egress = _run(os.path.join(os.path.dirname(_here), "egress.py"), "localism_egress")
+    sys.modules["localism_egress"] = _egress  # localism.egress looks here for a standing guard
+    _egress.install_from_environment()
+except BaseException:
+    # Python reports an error in sitecustomize and goes on, here that would be: without the guard.
+    import traceback
 
-_others = [entry for entry in sys.path if entry and Path(entry).resolve() != _here]
+    traceback.print_exc()
+    print("localism: the socket guard could not be set up; this process ends", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(70)
+
+_others = [entry for entry in sys.path if entry and os.path.realpath(entry) != _here]
 _shadowed = importlib.machinery.PathFinder.find_spec("sitecustomize", _others)
 if _shadowed is not None and _shadowed.origin:
-    _run(Path(_shadowed.origin), "shadowed_sitecustomize")
+    _run(_shadowed.origin, "shadowed_sitecustomize")

@@ -138,5 +138,5 @@ def says_skills(candidate: Candidate) -> Verdict:
     missing = [skill for skill in candidate.skills if not mentions(skill, response)]
     share = 1 - len(missing) / len(candidate.skills)
     if missing:
-        return Verdict(False, f"does not show {', '.join(missing)}", share)
+        return Verdict(False, f"does not show every skill: {', '.join(missing)}", share)
     return Verdict(True, value=share)

@@ -158,7 +158,7 @@ async def shows_skills(client: Client, pack: Pack, candidate: Candidate) -> Verd
             return Verdict(False, answer.reason)
         probabilities[skill] = answer.preference
     missing = [skill for skill, shown in probabilities.items() if shown < SHOWN_THRESHOLD]
-    reason = f"does not show {', '.join(missing)}" if missing else None
+    reason = f"does not show every skill: {', '.join(missing)}" if missing else None
     return Verdict(not missing, reason, min(probabilities.values(), default=None))
 
 
@@ -175,9 +175,9 @@ def duplicate_verdicts(candidates: Sequence[Candidate], threshold: float) -> dic
             texts.keep(index)
             verdicts[candidate.mix_id] = Verdict(True)
             continue
-        words = "same instruction as" if match.is_same else "nearly the instruction of"
+        words = "same instruction" if match.is_same else "nearly the same instruction"
         other = candidates[match.kept].mix_id
-        verdicts[candidate.mix_id] = Verdict(False, f"{words} {other}", match.likeness)
+        verdicts[candidate.mix_id] = Verdict(False, f"{words}: {other}", match.likeness)
     return verdicts
 
 

@@ -5,9 +5,9 @@ Alone: localism report --run first
 
 from typing import Any
 
+from localism.context import Context
 from localism.progress import duration
 from localism.reporting import export, facts, plots
-from localism.context import Context
 
 
 def run(context: Context) -> str:
@@ -24,7 +24,7 @@ def run(context: Context) -> str:
     return (
         f"{facts.verdict(known)}\n"
         f"kept {sum(counts.values()):,} of {sum(r['planned'] for r in known['splits']):,} "
-        f"examples; {duration(seconds)}; {refused} connections tried to leave this machine"
+        f"examples; {duration(seconds)}; {refused} attempts to leave this machine"
         f"{', all refused' if refused else ''}\n"
         f"{context.folder / 'report.html'}"
     )

@@ -128,7 +128,8 @@ def test_a_run_refuses_the_control_tokens_of_its_models(context: Context) -> Non
 def test_words_of_every_skill_are_looked_for_in_the_response() -> None:
     assert says_skills(candidate()) == Verdict(True, None, 1.0)
     lacks_one = candidate(response="Water the herbs in the morning, and never at noon.")
-    assert says_skills(lacks_one) == Verdict(False, "does not show reading_thermometers", 0.5)
+    reason = "does not show every skill: reading_thermometers"
+    assert says_skills(lacks_one) == Verdict(False, reason, 0.5)
 
 
 # ---- duplicates ----------------------------------------------------------------------------
@@ -144,13 +145,13 @@ LONG = "my basil droops on the hot window sill every day at noon what should i d
 @pytest.mark.parametrize(
     ("first", "second", "reason"),
     [
-        (LONG, LONG.upper() + " ?!", "same instruction as 0"),
-        (LONG, LONG + " now", "nearly the instruction of 0"),
+        (LONG, LONG.upper() + " ?!", "same instruction: 0"),
+        (LONG, LONG + " now", "nearly the same instruction: 0"),
         (LONG, LONG.replace("noon", "six"), None),
         (LONG, LONG.replace("basil", "mint").replace("noon", "six"), None),
-        ("Go on", "go on!", "same instruction as 0"),
+        ("Go on", "go on!", "same instruction: 0"),
         ("Go on", "Go off", None),
-        ("?!", "?!", "same instruction as 0"),
+        ("?!", "?!", "same instruction: 0"),
         ("?!", "!?", None),
     ],
 )
@@ -167,7 +168,7 @@ def test_a_duplicate_of_a_rejected_duplicate_is_compared_with_the_accepted() -> 
     verdicts = duplicate_verdicts(numbered(texts), 0.85)
     # The third is near the second (17 of 18) but not near enough to the first (16 of 18 passes).
     assert [verdicts[str(i)].passed for i in range(3)] == [True, False, False]
-    assert verdicts["2"].reason == "nearly the instruction of 0"
+    assert verdicts["2"].reason == "nearly the same instruction: 0"
     assert verdicts["2"].value == pytest.approx(16 / 18)
 
 
@@ -305,8 +306,8 @@ def test_each_candidate_is_decided_with_the_reason_of_the_first_failed_gate(
         "unparsed": ("rejected", "no response marker"),
         "cut": ("rejected", "cut off"),
         "marker": ("rejected", "marker left in the text"),
-        "dull": ("rejected", "does not show watering_herbs, reading_thermometers"),
-        "again": ("rejected", "same instruction as good"),
+        "dull": ("rejected", "does not show every skill: watering_herbs, reading_thermometers"),
+        "again": ("rejected", "same instruction: good"),
         "failed": ("failed", "HTTP 400: too long"),
     }
     assert summary == (
@@ -341,8 +342,8 @@ def test_held_out_examples_win_over_train_whenever_they_were_written(context: Co
     write(store, "dev2", UNLIKE[2])
     curate.run(context)
     assert decided(store)["test"] == ("accepted", None)
-    assert decided(store)["dev"] == ("rejected", "same instruction as test")
-    assert decided(store)["train"] == ("rejected", "same instruction as test")
+    assert decided(store)["dev"] == ("rejected", "same instruction: test")
+    assert decided(store)["train"] == ("rejected", "same instruction: test")
 
 
 def test_a_train_example_accepted_earlier_gives_way_to_a_new_held_out_one(context: Context) -> None:
@@ -356,7 +357,7 @@ def test_a_train_example_accepted_earlier_gives_way_to_a_new_held_out_one(contex
     plan(store, [("e", "test", 4)])
     write(store, "e", UNLIKE[0])
     curate.run(context)
-    assert decided(store)["a"] == ("rejected", "same instruction as e")
+    assert decided(store)["a"] == ("rejected", "same instruction: e")
     assert decided(store)["e"] == ("accepted", None)
 
 
@@ -376,7 +377,7 @@ def test_order_of_arrival_changes_nothing_and_a_second_call_neither(
         assert context.store.query("SELECT * FROM verdict ORDER BY mix_id, gate") == rows
         outcomes.append((decided(context.store), rows))
     assert outcomes[0] == outcomes[1]
-    assert outcomes[0][0]["5"] == ("rejected", "same instruction as 0")
+    assert outcomes[0][0]["5"] == ("rejected", "same instruction: 0")
 
 
 def test_a_split_without_a_single_accepted_example_stops_the_run_with_the_reasons(

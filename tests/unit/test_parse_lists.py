@@ -12,6 +12,7 @@ from localism.parse import (
     verbatim_list,
     without_thinking,
 )
+from localism.stages.extract import Item, most_agreed
 
 COOKING = ["meal_planning", "knife skills", "food safety"]
 
@@ -119,3 +120,13 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
     assert all(item.strip() for item in numbered_list(text))
     assert all(item.name for item in named_definitions(text))
     labels_with_reason(text)
+
+
+def test_what_most_replies_agree_on_is_kept_first():
+    def items(turn: str, *names: str) -> list[Item]:
+        return [Item(turn, n, name, name, None, name) for n, name in enumerate(names)]
+
+    replies = items("a", "odd", "cook", "plan") + items("b", "plan", "cook") + items("c", "plan")
+    assert list(most_agreed(replies, 2)) == ["plan", "cook"]
+    assert most_agreed(replies, 2)["cook"].turn_id == "a"
+    assert list(most_agreed(replies, 9)) == ["plan", "cook", "odd"]

@@ -28,20 +28,21 @@ LOGS = [
         "gpu_memory_utilization",
     ),
     (
-        "ValueError: Free memory on device cuda:0 (3.1/79.2 GiB) on startup is less than desired GPU "
-        "memory utilization (0.9, 71.3 GiB).",
+        "ValueError: Free memory on device cuda:0 (3.1/79.2 GiB) on startup is less than desired "
+        "GPU memory utilization (0.9, 71.3 GiB).",
         "ran out of memory",
         "gpu_memory_utilization",
     ),
     (
-        "ValueError: To serve at least one request with the models's max seq len (131072), (16.00 GiB "
-        "KV cache is needed, which is larger than the available KV cache memory (9.2 GiB).",
+        "ValueError: To serve at least one request with the models's max seq len (131072), (16.00 "
+        "GiB KV cache is needed, which is larger than the available KV cache memory (9.2 GiB).",
         "does not fit",
         "lower [teacher].max_model_len",
     ),
     (
-        "Value error, User-specified max_model_len (99999) is greater than the derived max_model_len "
-        "(max_position_embeddings=1024 or model_max_length=None in model's config.json).",
+        "Value error, User-specified max_model_len (99999) is greater than the derived "
+        "max_model_len (max_position_embeddings=1024 or model_max_length=None in model's "
+        "config.json).",
         "longer than the model can read",
         "at most 1024",
     ),

@@ -1,0 +1,257 @@
+"""Stage extract: what a teacher can do, in its own words -> topics, query types, skill labels.
+
+SDA (paper 2.1, method 2) asks the teacher itself: topics, then skills for each topic, then query
+types. Every list is asked for in rounds, each naming what is known already, several samples a
+round, until enough is there or hardly anything new comes. SDD (method 1) labels seed examples, in
+extract_seeds.py. Of each list the items that most replies agree on are kept, every time they were
+given a row; so are unusable ones, without a name.
+Alone: localism extract --run NAME
+"""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from localism.config import Extract
+from localism.context import Context
+from localism.parse import split_definition, verbatim_list
+from localism.prompts import Pack, load_pack
+from localism.records import Reply, stable_id
+from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.server import serve
+from localism.skill_names import normalise
+from localism.stages import extract_seeds
+
+# A round is dry when fewer than one item in twenty is new; two dry rounds in a row end a list. One
+# alone may be bad luck: the last rounds ask for few items.
+LEAST_YIELD = 0.05
+DRY_ROUNDS = 2
+# From this many words on, an item that stands in the prompt was copied from it. Shorter ones may
+# well be both: 'public speaking' is a topic and a skill.
+COPIED_WORDS = 4
+# A full stop inside an item, unless it ends an abbreviation: 'U.S. history' is a name.
+_SENTENCE_END = re.compile(r"\w{3,}[.!?]\s")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of one reply."""
+
+    turn_id: str
+    """The reply's row in the ledger."""
+    position: int
+    """In the reply, from 0."""
+    raw: str
+    """As the teacher wrote it."""
+    name: str
+    """Without emphasis and definition."""
+    definition: str | None
+    """What the teacher wrote behind the name."""
+    key: str | None
+    """The normalised name, by which items are the same; None when the item is unusable."""
+
+
+def run(context: Context) -> str:
+    """Ask for what is missing; finished turns come from the ledger and give the same rows again."""
+    seeds: list[extract_seeds.SeedExample] = []
+    if context.config.extract.method != "sda":
+        seeds = extract_seeds.load(context.config)
+    asyncio.run(_run(context, seeds))
+    return _summary(context)
+
+
+async def _run(context: Context, seeds: Sequence[extract_seeds.SeedExample]) -> None:
+    pack = load_pack(context.config.prompts.pack)
+    async with serve(context, role="teacher", stage="extract") as client:
+        if context.config.extract.method != "sdd":
+            lists = Lists(client, pack, context.config.extract)
+            topics = await _topics(context, lists)
+            await _skills(context, client, lists, topics)
+            await _query_types(context, lists)
+            if lists.unread:
+                context.warn("extract", f"{len(lists.unread)} replies held nothing usable")
+        if seeds:
+            await extract_seeds.label(context, client, pack, seeds)
+
+
+def _summary(context: Context) -> str:
+    def count(sql: str) -> int:
+        found: int = context.store.value(sql)
+        return found
+
+    skills = count("SELECT count(DISTINCT name) FROM skill_label")
+    labels = count("SELECT count(*) FROM skill_label")
+    topics = count("SELECT count(*) FROM topic")
+    seeds = count("SELECT count(*) FROM seed_example")
+    types = count("SELECT count(*) FROM query_type")
+    sources = [f"{topics:,} topics"] * bool(topics) + [f"{seeds:,} seed examples"] * bool(seeds)
+    text = f"{skills:,} skill names in {labels:,} labels from {' and '.join(sources)}"
+    return text + (f"; {types:,} query types" if types else "")
+
+
+# ---- lists, round after round ----------------------------------------------------------------
+
+
+class Lists:
+    """Asks a teacher for lists and remembers what could not be read."""
+
+    def __init__(self, client: Client, pack: Pack, section: Extract) -> None:
+        self._client, self._pack, self._section = client, pack, section
+        self.unread: list[str] = []
+        """Replies without a usable item, and why calls failed."""
+
+    async def collect(self, template: str, wanted: int, **values: str) -> list[Item]:
+        """Every item of every reply, in an order that does not depend on who answered first."""
+        section, items = self._section, list[Item]()
+        known: dict[str, str] = {}
+        dry = 0
+        for number in range(section.max_rounds):
+            count = min(section.list_length, wanted - len(known))
+            prompt = self._pack.render(template, count=count, known=[*known.values()], **values)
+            listed = await self._round(template, prompt, number)
+            before = len(known)
+            for item in listed:
+                if item.key is not None:
+                    known.setdefault(item.key, item.key if template == "skills" else item.name)
+            items += listed
+            is_dry = len(known) - before <= LEAST_YIELD * len(listed)
+            dry = dry + 1 if is_dry else 0
+            if len(known) >= wanted or dry == DRY_ROUNDS:
+                break
+        return items
+
+    async def _round(self, template: str, prompt: str, number: int) -> list[Item]:
+        """All samples of one prompt at once, put together in sample order."""
+        samples = self._section.samples
+        replies: dict[int, Reply] = {}
+
+        async def ask(sample: int) -> None:
+            # Counted on from round to round: where nothing new came the prompt is the same again.
+            conversation = self._client.conversation(sample=number * samples + sample)
+            try:
+                replies[sample] = await conversation.say(
+                    prompt, template=template, sampling=self._pack.extract_sampling
+                )
+            except RequestFailed as failed:
+                self.unread.append(failed.reason)
+
+        await for_each(range(samples), ask, samples)
+        listed = []
+        for sample in sorted(replies):
+            items = read_items(replies[sample], prompt, needs_definition=template == "query_types")
+            if all(item.key is None for item in items):
+                self.unread.append(replies[sample].text)
+            listed += items
+        return listed
+
+
+def read_items(reply: Reply, prompt: str, *, needs_definition: bool = False) -> list[Item]:
+    """The items of a reply; sentences, copies of the prompt and a cut-off last item have no key."""
+    items = []
+    lines = verbatim_list(reply.text)
+    for position, raw in enumerate(lines):
+        name, definition = split_definition(raw)
+        was_cut_off = reply.finish_reason == "length" and position == len(lines) - 1
+        is_sentence = _SENTENCE_END.search(name) is not None
+        is_usable = not was_cut_off and not is_sentence and not _repeats(raw, prompt)
+        key = normalise(name) if is_usable and (definition or not needs_definition) else None
+        items.append(Item(reply.turn_id, position, raw, name, definition, key))
+    return items
+
+
+def _repeats(item: str, prompt: str) -> bool:
+    words = item.casefold().split()
+    return len(words) >= COPIED_WORDS and " ".join(words) in " ".join(prompt.casefold().split())
+
+
+def most_agreed(items: Sequence[Item], wanted: int) -> dict[str, Item]:
+    """Key -> the first item with it, for the `wanted` keys that most replies named.
+
+    Several samples of one prompt agree on what belongs in the list; what only one of them came up
+    with is more often off the subject or made up. Ties go to what came first.
+    """
+    first: dict[str, Item] = {}
+    support: Counter[str] = Counter()
+    for item in items:
+        if item.key is not None:
+            first.setdefault(item.key, item)
+            support[item.key] += 1
+    best = [key for key, _ in support.most_common(wanted)]  # stable: first come, first listed
+    return {key: first[key] for key in best}
+
+
+# ---- the three lists of SDA ------------------------------------------------------------------
+
+
+async def _topics(context: Context, lists: Lists) -> dict[str, Item]:
+    wanted = context.config.extract.topics
+    context.progress.update(0, wanted, unit="topics")
+    topics = most_agreed(await lists.collect("topics", wanted), wanted)
+    _check(context, lists, "topics", len(topics), wanted)
+    for ordinal, (key, item) in enumerate(topics.items()):
+        context.store.add(
+            "topic",
+            topic_id=stable_id("topic", key),
+            name=item.name,
+            ordinal=ordinal,
+            turn_id=item.turn_id,
+        )
+    return topics
+
+
+async def _skills(context: Context, client: Client, lists: Lists, topics: dict[str, Item]) -> None:
+    """Skills of every topic, all topics at once; each topic's rounds in order."""
+    section = context.config.extract
+    found: dict[str, int] = {}
+
+    async def extract(key: str) -> None:
+        items = await lists.collect("skills", section.skills_per_topic, topic=topics[key].name)
+        kept = most_agreed(items, section.skills_per_topic)
+        found[key] = len(kept)
+        for item in items:
+            if item.key is not None and item.key not in kept:
+                continue  # beyond what was wanted; it stays in the ledger
+            context.store.add("skill_label", **extract_seeds.label_row(
+                item.turn_id, item.position, item.raw, item.key, "sda",
+                topic_id=stable_id("topic", key), reason=item.definition,
+            ))  # fmt: skip
+        context.progress.update(
+            len(found), len(topics), unit="topics",
+            detail=f"{client.tokens_per_second():,.0f} tok/s",
+        )  # fmt: skip
+
+    await for_each(topics, extract, max(1, client.in_flight // section.samples))
+    if not any(found.values()):
+        raise extract_seeds.nothing_read("the teacher listed no skills", lists.unread)
+    short = [key for key, number in found.items() if number < section.skills_per_topic]
+    if short:
+        context.warn(
+            "extract",
+            f"{len(short)} of {len(topics)} topics gave fewer than the"
+            f" {section.skills_per_topic} skills wanted, for instance {sorted(short)[0]}",
+        )
+
+
+async def _query_types(context: Context, lists: Lists) -> None:
+    wanted = context.config.extract.query_types
+    query_types = most_agreed(await lists.collect("query_types", wanted), wanted)
+    _check(context, lists, "query types", len(query_types), wanted)
+    for ordinal, (key, item) in enumerate(query_types.items()):
+        context.store.add(
+            "query_type",
+            query_type_id=stable_id("query_type", key),
+            name=item.name,
+            definition=item.definition,
+            ordinal=ordinal,
+            turn_id=item.turn_id,
+        )
+
+
+def _check(context: Context, lists: Lists, what: str, found: int, wanted: int) -> None:
+    """None at all ends the stage; fewer than wanted is a warning, and it goes on."""
+    if not found:
+        raise extract_seeds.nothing_read(f"the teacher listed no {what}", lists.unread)
+    if found < wanted:
+        context.warn("extract", f"{found} of the {wanted} {what} wanted were found")

@@ -1,0 +1,63 @@
+"""Runs a command in a new network namespace whose only interface is loopback, up.
+
+Nothing that the command or its children do can reach another machine there, whatever language they
+are written in. From a test: `subprocess.run(isolated([...]))`, after asking reason_not_permitted().
+As a script, inside the new namespace: python netns.py COMMAND... brings loopback up and becomes it.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+# Linux's <net/if.h> and <bits/ioctls.h>. By ioctl, because iproute2 is missing in slim images.
+GET_FLAGS, SET_FLAGS, IS_UP = 0x8913, 0x8914, 0x1
+INTERFACE_REQUEST = "16sh22x"
+
+
+def isolated(command: list[str]) -> list[str]:
+    """The command to run instead; RuntimeError where namespaces are not permitted."""
+    reason = reason_not_permitted()
+    if reason:
+        raise RuntimeError(reason)
+    return [*_entrance()[0], *command]
+
+
+def reason_not_permitted() -> str | None:
+    """Why isolated() can't work here, for pytest.skip; None where it can."""
+    return _entrance()[1]
+
+
+@cache
+def _entrance() -> tuple[list[str], str | None]:
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return [], "the program unshare (util-linux) is not installed"
+    reasons = []
+    # Root needs no user namespace; others, and root in many containers, get in through one.
+    for flags in ("-n", "-rn"):
+        # -I: this runs before the command and has no use for its PYTHONPATH.
+        entrance = [unshare, flags, sys.executable, "-I", str(Path(__file__).resolve())]
+        tried = subprocess.run([*entrance, "true"], capture_output=True, text=True)
+        if tried.returncode == 0:
+            return entrance, None
+        reasons.append(f"unshare {flags}: {(tried.stderr.strip() or 'failed').splitlines()[-1]}")
+    return [], "; ".join(reasons)
+
+
+def raise_loopback() -> None:
+    """Bring the interface lo of this namespace up, and with it 127.0.0.0/8 and ::1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack(INTERFACE_REQUEST, b"lo", 0)
+        name, flags = struct.unpack(INTERFACE_REQUEST, fcntl.ioctl(any_socket, GET_FLAGS, request))
+        fcntl.ioctl(any_socket, SET_FLAGS, struct.pack(INTERFACE_REQUEST, name, flags | IS_UP))
+
+
+if __name__ == "__main__":
+    raise_loopback()
+    os.execvp(sys.argv[1], sys.argv[1:])
