@@ -117,16 +117,15 @@ def verdict(facts: dict[str, Any]) -> str:
     picked, score = picked_checkpoint(facts), gain(facts)
     if picked is None or score is None or score["value"] is None:
         return "No verdict: nothing on test could be scored."
-    clear = score["low"] is not None and (score["low"] > 0 or score["high"] < 0)
-    direction = "beats" if score["value"] > 0 else "falls behind"
-    sentence = (
-        f"Epoch {picked['epoch']} {direction} the base model by {abs(score['value']):.1f} points "
-        f"of preference on {score['n']} unseen prompts "
-        f"(95% CI {score['low']:+.1f} to {score['high']:+.1f}"
-    )
+    interval = f"95% CI {score['low']:+.1f} to {score['high']:+.1f}"
     if score["unscored"]:
-        sentence += f"; {score['unscored']} unscored, not counted"
-    return sentence + (")." if clear else "): too close to call.")
+        interval += f"; {score['unscored']} unscored, not counted"
+    where = f"on {score['n']} unseen prompts ({interval})."
+    if score["low"] <= 0 <= score["high"]:
+        return f"Epoch {picked['epoch']} cannot be told from the base model {where}"
+    direction = "beats" if score["value"] > 0 else "falls behind"
+    points = f"{abs(score['value']):.1f} points of preference"
+    return f"Epoch {picked['epoch']} {direction} the base model by {points} {where}"
 
 
 def test_rows(facts: dict[str, Any]) -> list[dict[str, Any]]:

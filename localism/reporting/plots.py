@@ -28,6 +28,7 @@ def _figure(width: float, height: float, draw: Callable[[Any], None], columns: i
         "xtick.color": INK,
         "ytick.color": INK,
         "axes.grid": True,
+        "axes.axisbelow": True,
         "grid.color": "#e6e8eb",
         "legend.frameon": False,
     }

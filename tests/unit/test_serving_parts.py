@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import embedded_config
 
 from localism.config import embedded
 from localism.errors import ConfigError
-from localism.serving import keeper
+from localism.serving import engine, keeper
 from localism.serving.failures import engine_error
 from localism.serving.guard import Guard
 from localism.serving.processes import end_leftover, session_processes, write_record
@@ -169,6 +170,46 @@ def test_nothing_of_a_session_outlives_its_server_or_its_parent(end: str):
     finally:
         kept.stdout.close()
         kept.stdin.close()
+
+
+# ---- the command ---------------------------------------------------------------------------
+
+
+def test_a_gpu_engine_gets_its_gpus_and_no_eager_mode(monkeypatch, new_context):
+    monkeypatch.setattr(engine, "engine_kind", lambda table: "gpu")
+    table = {"tensor_parallel": 4, "data_parallel": 2, "gpu_memory_utilization": 0.8}
+    context = new_context(embedded_config(teacher=table))
+    command = engine.Engine(context, "judge", "curate").command()
+    for words in (
+        ["--tensor-parallel-size", "4"],
+        ["--data-parallel-size", "2"],
+        ["--gpu-memory-utilization", "0.8"],
+        ["--served-model-name", "judge"],
+        ["--host", "127.0.0.1"],
+    ):
+        assert command[command.index(words[0]) + 1] == words[1]
+    assert "--enforce-eager" not in command and "--trust-remote-code" not in command
+
+
+def test_what_the_user_adds_stands_last_and_the_key_is_in_no_argument(monkeypatch, new_context):
+    monkeypatch.setattr(engine, "engine_kind", lambda table: "cpu")
+    table = {"engine_arguments": ("--load-format", "dummy")}
+    context = new_context(embedded_config(teacher=table))
+    started = engine.Engine(context, "teacher", "generate")
+    assert started.command()[-2:] == ["--load-format", "dummy"]
+    assert not any(started.key in word for word in started.command())
+    assert started.environment()["VLLM_API_KEY"] == started.key
+    assert started.environment()["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize(("role", "swaps"), [("teacher", False), ("student", True)])
+def test_only_the_student_opens_the_routes_that_change_weights(
+    monkeypatch, new_context, role, swaps
+):
+    monkeypatch.setattr(engine, "engine_kind", lambda table: "cpu")
+    started = engine.Engine(new_context(), role, "pick")
+    assert ("VLLM_SERVER_DEV_MODE" in started.environment()) == swaps
+    assert ("localism.serving.guard.Guard" in started.command()) == swaps
 
 
 # ---- the guard -----------------------------------------------------------------------------

@@ -1,0 +1,412 @@
+"""Talking to a model: conversations and choices, retried, and written to the ledger once each.
+
+Every finished call is a row of table `turn`, under an id made of everything that it depends on.
+A call whose id is already there is answered from the row; that is how a resumed or forked run
+gets its finished turns back for nothing.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from localism.errors import ConfigError
+from localism.records import Choice, Reply, Sampling, stable_id
+from localism.serving import Surroundings, swap
+from localism.serving.endpoints import Endpoints, Lost
+from localism.serving.engine import Engine
+from localism.store import Row, now
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+    from openai.types.chat import ChatCompletion
+
+Item = TypeVar("Item")
+
+ATTEMPTS = 6
+BACKOFF_SECONDS = (0.5, 30.0)
+# Besides 5xx: too many requests, and a server's own time limit. Other 4xx never get better.
+RETRIED_STATUS = frozenset({408, 429})
+CHARACTERS_PER_TOKEN = 3
+# vLLM reports an impossible token as -9999; JSON has no minus infinity.
+LOWEST_LOGPROB = -9999.0
+# More conversations than the engine decodes at once: while one replies and asks its next turn,
+# another waits in the engine's queue and takes the free place.
+QUEUED = 1.25
+
+
+class RequestFailed(Exception):
+    """This request cannot be answered: the row failed, and `reason` is recorded."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Client:
+    """One model behind one or more servers. Made by serving.server.serve."""
+
+    def __init__(
+        self,
+        context: Surroundings,
+        role: str,
+        stage: str,
+        endpoints: Endpoints,
+        fingerprint: str,
+        in_flight: int,
+        engine: Engine | None = None,
+    ) -> None:
+        self._store, self._seed = context.store, context.config.seed
+        self._pack = context.config.prompts.pack
+        self._role, self._stage = role, stage
+        self.endpoints, self.engine = endpoints, engine
+        self.in_flight = in_flight
+        """How many conversations to keep going at once."""
+        self.model_fingerprint = ""
+        """Of the weights that answer now; part of every turn's id."""
+        self.stop_token_ids: list[int] = []
+        """Ends of a reply beside those that the engine knows; see swap."""
+        self._known: set[str] = set()
+        self._asking: dict[str, asyncio.Event] = {}
+        self._labels: dict[str, int] = {}
+        self._labels_lock = asyncio.Lock()
+        self.use_fingerprint(fingerprint)
+
+    def use_fingerprint(self, fingerprint: str) -> None:
+        """From now on these weights answer; load which of their turns the ledger has."""
+        self.model_fingerprint = fingerprint
+        rows = self._store.query(
+            "SELECT turn_id FROM turn WHERE model_fingerprint = ?", [fingerprint]
+        )
+        self._known = {row["turn_id"] for row in rows}
+
+    def conversation(self, sample: int = 0) -> "Conversation":
+        """A new, empty chat; `sample` tells several of the same content apart."""
+        return Conversation(self, sample)
+
+    def tokens_per_second(self) -> float:
+        """Recent rate of reply tokens."""
+        return self.endpoints.pace.tokens_per_second()
+
+    async def ready(self) -> None:
+        """Start the engine now rather than at the first question."""
+        if self.engine:
+            await self.engine.ready()
+
+    async def load_weights(self, folder: Path) -> None:
+        """Student only: answer with the checkpoint in `folder` from now on."""
+        await swap.load_weights(self, folder)
+
+    async def choose(self, prompt: str, labels: tuple[str, ...], template: str) -> Choice:
+        """How likely each label is as the reply's first token, over the full vocabulary.
+
+        Greedy, one token; exact log-probabilities before any mask. Raises ConfigError for a label
+        that is not one token of this model, RequestFailed as Conversation.say.
+        """
+        sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=1)
+        asked = sampling.as_json()
+        turn_id = stable_id(self.model_fingerprint, None, prompt, asked, 0, list(labels))
+
+        async def ask() -> Row:
+            ids = await self._token_ids(labels)
+            extra = {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}
+            messages = [{"role": "user", "content": prompt}]
+            reply, seconds = await self._ask(messages, sampling, {"logprobs": True}, extra)
+            logprobs = dict(zip(labels, _logprobs_of(reply, ids), strict=True))
+            return self._row(
+                turn_id,
+                None,
+                template,
+                prompt,
+                asked,
+                0,
+                reply,
+                seconds,
+                logprobs=json.dumps(logprobs),
+            )
+
+        row, from_ledger = await self.turn(turn_id, ask)
+        found = json.loads(row["logprobs"])
+        return Choice(turn_id, tuple(found[label] for label in labels), from_ledger)
+
+    async def say(
+        self,
+        conversation: "Conversation",
+        prompt: str,
+        template: str,
+        sampling: Sampling,
+        extra: Mapping[str, Any],
+    ) -> Reply:
+        """The reply to one more user message; see Conversation.say."""
+        asked = json.dumps({**json.loads(sampling.as_json()), **extra}, sort_keys=True)
+        parent, sample = conversation.parent_id, conversation.sample
+        turn_id = stable_id(self.model_fingerprint, parent, prompt, asked, sample)
+        messages = [*conversation.messages, {"role": "user", "content": prompt}]
+
+        async def ask() -> Row:
+            body = dict(extra)
+            if self.stop_token_ids:
+                body["stop_token_ids"] = self.stop_token_ids
+            named: dict[str, Any] = {}
+            if sampling.temperature > 0:
+                # A seed of its own makes a reply independent of what else is in the batch.
+                named["seed"] = int(stable_id(self._seed, turn_id), 16) >> 1
+            reply, seconds = await self._ask(messages, sampling, named, body)
+            return self._row(
+                turn_id, parent, template, prompt, asked, sample, reply, seconds, logprobs=None
+            )
+
+        row, from_ledger = await self.turn(turn_id, ask)
+        return Reply(
+            turn_id,
+            row["text"],
+            row["finish_reason"],
+            row["prompt_tokens"],
+            row["completion_tokens"],
+            from_ledger,
+        )
+
+    # ---- the ledger --------------------------------------------------------------------------
+
+    async def turn(self, turn_id: str, ask: Callable[[], Awaitable[Row]]) -> tuple[Row, bool]:
+        """The ledger's row, and whether it was there already; otherwise ask, and add it.
+
+        Two callers of the same turn get the same row: the second waits for the first, or asks
+        itself if the first fails.
+        """
+        while True:
+            if turn_id in self._known:
+                rows = self._store.query("SELECT * FROM turn WHERE turn_id = ?", [turn_id])
+                return rows[0], True
+            if turn_id not in self._asking:
+                break
+            await self._asking[turn_id].wait()
+        answered = self._asking[turn_id] = asyncio.Event()
+        try:
+            row = await ask()
+            self._store.add("turn", **row)
+            self._known.add(turn_id)
+            return row, False
+        finally:
+            del self._asking[turn_id]
+            answered.set()
+
+    def _row(
+        self,
+        turn_id: str,
+        parent_id: str | None,
+        template: str,
+        prompt: str,
+        sampling: str,
+        sample: int,
+        reply: "ChatCompletion",
+        seconds: float,
+        *,
+        logprobs: str | None,
+    ) -> Row:
+        choice, usage = reply.choices[0], reply.usage
+        return {
+            "turn_id": turn_id,
+            "parent_id": parent_id,
+            "stage": self._stage,
+            "role": self._role,
+            "template": template,
+            "prompt": prompt,
+            "prompt_hash": stable_id(prompt),
+            "model_fingerprint": self.model_fingerprint,
+            "sampling": sampling,
+            "sample": sample,
+            "text": _storable(choice.message.content or ""),
+            "logprobs": logprobs,
+            "finish_reason": choice.finish_reason or "stop",
+            "prompt_tokens": usage.prompt_tokens if usage else 0,
+            "completion_tokens": usage.completion_tokens if usage else 0,
+            "seconds": seconds,
+            "finished_at": now(),
+        }
+
+    # ---- asking ------------------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        messages: list[dict[str, str]],
+        sampling: Sampling,
+        named: dict[str, Any],
+        extra: dict[str, Any],
+    ) -> "tuple[ChatCompletion, float]":
+        """Ask until there is an answer. RequestFailed: refused, or ATTEMPTS ran out."""
+        import openai
+
+        tokens = sum(len(m["content"]) for m in messages) // CHARACTERS_PER_TOKEN
+        body = {
+            "model": self.endpoints.model_name,
+            "messages": messages,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "extra_body": extra,
+            **named,
+        }
+        for attempt in range(ATTEMPTS):
+            try:
+                reply, seconds = await self.endpoints.send(
+                    body, tokens + sampling.max_tokens, 2.0**attempt
+                )
+            except openai.APIStatusError as error:
+                if error.status_code < 500 and error.status_code not in RETRIED_STATUS:
+                    raise RequestFailed(_reason(error)) from None
+                problem, wait = _reason(error), _backoff(attempt, error)
+            except Lost as lost:
+                problem, wait = str(lost), _backoff(0)
+            else:
+                usage = reply.usage
+                self.endpoints.pace.note(
+                    seconds,
+                    usage.prompt_tokens if usage else tokens,
+                    usage.completion_tokens if usage else sampling.max_tokens,
+                )
+                return reply, seconds
+            await asyncio.sleep(wait)
+        raise RequestFailed(f"no answer in {ATTEMPTS} attempts; the last: {problem}")
+
+    async def _token_ids(self, labels: tuple[str, ...]) -> list[int]:
+        async with self._labels_lock:
+            for label in labels:
+                if label not in self._labels:
+                    self._labels[label] = await self._token_id(label)
+        return [self._labels[label] for label in labels]
+
+    async def _token_id(self, label: str) -> int:
+        """The one token that the label is right after the generation prompt.
+
+        Asked of the server, as a difference of two rendered chats: "m" alone and "m" after an
+        assistant header are different tokens in some vocabularies. Templates that render a
+        finished reply in another way than a started one leave the label by itself to be asked.
+        """
+        import openai
+
+        question = {"role": "user", "content": "?"}
+        reply = {"role": "assistant", "content": label}
+        alone: dict[str, Any] = {"prompt": label, "add_special_tokens": False}
+        begun: dict[str, Any] = {"messages": [question], "add_generation_prompt": True}
+        labelled: dict[str, Any] = {
+            "messages": [question, reply],
+            "add_generation_prompt": False,
+            "continue_final_message": True,
+        }
+        try:
+            before, after = await self._tokenize(begun), await self._tokenize(labelled)
+            tokens = after[len(before) :] if after[: len(before)] == before else []
+            if len(tokens) != 1:
+                tokens = await self._tokenize(alone)
+        except openai.APIStatusError as refused:
+            raise ConfigError(
+                "this endpoint cannot judge by token probabilities: it has no /tokenize",
+                where=f"{self.endpoints.all[0].url}: {_reason(refused)}"[:400],
+                fix="serve the judge with vLLM, or give its folder as [judge].path",
+            ) from None
+        if len(tokens) != 1:
+            raise ConfigError(
+                f"the label {label!r} is {len(tokens)} tokens of the {self._role}, not one",
+                where=f"prompt pack {self._pack}: labels",
+                fix="use labels that are one token each, for instance single letters",
+            )
+        return tokens[0]
+
+    async def _tokenize(self, request: dict[str, Any]) -> list[int]:
+        endpoint = await self.endpoints.pick()
+        body = {"model": self.endpoints.model_name, **request}
+        tokens: list[int] = (await endpoint.post("/tokenize", body))["tokens"]
+        return tokens
+
+
+class Conversation:
+    """One chat. Shared beginnings stay byte-identical, which the engine's prefix cache needs."""
+
+    def __init__(self, client: Client, sample: int) -> None:
+        self._client = client
+        self.sample = sample
+        self.messages: list[dict[str, str]] = []
+        """What was said so far, user and assistant in turn."""
+        self.parent_id: str | None = None
+        """The last turn."""
+
+    async def say(
+        self,
+        prompt: str,
+        *,
+        template: str,
+        sampling: Sampling,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """Add a user message and its reply, from the ledger or from the model.
+
+        `extra` are further sampling parameters of vLLM. Raises RequestFailed when the server
+        refuses the request or ATTEMPTS ran out (the conversation stays as it was), StageError when
+        there is no server any more.
+        """
+        reply = await self._client.say(self, prompt, template, sampling, extra or {})
+        self.messages += [
+            {"role": "user", "content": prompt},
+            {"role": "assistant", "content": reply.text},
+        ]
+        self.parent_id = reply.turn_id
+        return reply
+
+
+async def for_each(
+    items: Iterable[Item], work: Callable[[Item], Awaitable[object]], in_flight: int
+) -> None:
+    """Run work(item) for every item, at most `in_flight` at once, in constant memory.
+
+    The first exception of a worker cancels the others and is raised.
+    """
+    rest = iter(items)
+
+    async def worker() -> None:
+        for item in rest:
+            await work(item)
+
+    workers = [asyncio.create_task(worker()) for _ in range(in_flight)]
+    try:
+        # gather raises the first exception in time, while the others still run.
+        await asyncio.gather(*workers)
+    finally:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+def _logprobs_of(reply: "ChatCompletion", ids: list[int]) -> list[float]:
+    listed = reply.choices[0].logprobs
+    content = listed.content if listed else None
+    found = {entry.token: entry.logprob for entry in content[0].top_logprobs} if content else {}
+    try:
+        return [max(LOWEST_LOGPROB, found[f"token_id:{token}"]) for token in ids]
+    except KeyError:
+        raise ConfigError(
+            "this endpoint cannot judge by token probabilities: it ignores logprob_token_ids",
+            where=f"asked for tokens {ids}, got {sorted(found)[:5]}",
+            fix="serve the judge with a current vLLM, or give its folder as [judge].path",
+        ) from None
+
+
+def _reason(error: "APIStatusError") -> str:
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else None
+    return f"HTTP {error.status_code}: {message or error.message}"[:500]
+
+
+def _backoff(attempt: int, error: "APIStatusError | None" = None) -> float:
+    """Seconds to wait: doubling, with jitter so that many do not come back in one wave."""
+    first, most = BACKOFF_SECONDS
+    wait = min(most, first * 2**attempt) * random.uniform(0.5, 1.5)
+    asked = error.response.headers.get("retry-after", "") if error else ""
+    return max(wait, min(60.0, float(asked))) if asked.isdigit() else wait
+
+
+def _storable(text: str) -> str:
+    """Text without lone surrogates, which neither UTF-8 nor the corpus can hold."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,112 @@
+"""Why a vLLM server did not start or died: its log -> a problem, the last lines, and a fix."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from localism.errors import StageError
+
+LOG_LINES = 15
+LINE_CHARACTERS = 300
+
+
+class Diagnosis(NamedTuple):
+    """What a log says to the user."""
+
+    problem: str
+    """One line."""
+    fix: str
+    """What to change; {table} is the table of models.toml that describes the model."""
+
+
+# The first pattern that is found wins: causes stand before the general errors that they lead to.
+KNOWN = (
+    (
+        r"User-specified max_model_len \((?P<asked>\d+)\) is greater than the derived "
+        r"max_model_len \(\w+=(?P<own>\d+)",
+        "max_model_len is longer than the model can read",
+        "lower [{table}].max_model_len to at most {own}, or remove it",
+    ),
+    (
+        r"(?i)larger than the (available KV cache memory|maximum number of tokens that can be)"
+        r"|No available memory for the cache blocks|estimated maximum model length",
+        "one conversation of max_model_len tokens does not fit into the engine's cache",
+        "lower [{table}].max_model_len, or raise gpu_memory_utilization or tensor_parallel",
+    ),
+    (
+        r"(?i)CUDA out of memory|OutOfMemoryError|Free memory on device.{0,200}less than desired"
+        r"|Not enough memory|Cannot allocate memory|DefaultCPUAllocator: can't allocate",
+        "the engine ran out of memory",
+        "lower [{table}].gpu_memory_utilization or max_num_seqs, raise tensor_parallel, or end "
+        "what else uses the GPU (`nvidia-smi` lists it)",
+    ),
+    (
+        r"(?i)address already in use",
+        "the port was taken by another process meanwhile",
+        "run the same command again",
+    ),
+    (
+        r"unrecognized arguments: (?P<arguments>.+)",
+        "vLLM does not know {arguments}",
+        "mend [{table}].engine_arguments; `python -m vllm.entrypoints.launchers.api_server.entry "
+        "--help=all` lists what it takes",
+    ),
+    (
+        r"error: argument (?P<arguments>[^\n]+)",
+        "vLLM refuses an argument: {arguments}",
+        "mend [{table}].engine_arguments",
+    ),
+    (
+        r"No module named '?vllm",
+        "vLLM is not installed",
+        "pip install 'localism[gpu]', or with requirements/cpu.txt on a machine without a GPU",
+    ),
+    (
+        r"(?i)trust_remote_code=True|--trust-remote-code",
+        "the model brings Python code of its own",
+        "read that code, then set [{table}].trust_remote_code = true",
+    ),
+    (
+        r"(?i)Model architectures \[(?P<arguments>[^\]]*)\].{0,80}(not supported|failed to be)",
+        "vLLM cannot serve this architecture: {arguments}",
+        "use another model, or a version of vLLM that knows it",
+    ),
+    (
+        r"(?i)tensor parallel size|World size \(\d+\) is larger than the number of available GPUs"
+        r"|(must be )?divisible by tensor_parallel",
+        "tensor_parallel does not suit this model or machine",
+        "set [{table}].tensor_parallel to a number of GPUs that there are and that divides the "
+        "model's attention heads",
+    ),
+)
+
+
+def diagnose(log: str, table: str) -> Diagnosis | None:
+    """The first known cause in a log, or None."""
+    for pattern, problem, fix in KNOWN:
+        found = re.search(pattern, log, re.DOTALL)
+        if found:
+            words = {key: value.strip() for key, value in found.groupdict().items() if value}
+            return Diagnosis(problem.format(table=table, **words), fix.format(table=table, **words))
+    return None
+
+
+def engine_error(problem: str, log: Path, start: int, table: str) -> StageError:
+    """A StageError that shows the end of the log since byte `start`, and the fix that fits it."""
+    text = log_since(log, start)
+    found = diagnose(text, table)
+    lines = [line.rstrip()[:LINE_CHARACTERS] for line in text.splitlines() if line.strip()]
+    shown = "".join(f"\n       | {line}" for line in lines[-LOG_LINES:])
+    return StageError(
+        f"{problem}: {found.problem}" if found else problem,
+        where=f"{log}{shown}",
+        fix=found.fix if found else f"the cause is in the log: {log}",
+    )
+
+
+def log_since(log: Path, start: int) -> str:
+    """What was appended to a log after byte `start`, without colour codes."""
+    with log.open("rb") as file:
+        file.seek(start)
+        text = file.read().decode(errors="replace")
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)

@@ -1,0 +1,96 @@
+"""models.toml [teacher], [judge] or [student] -> a Client, for as long as a stage needs it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from localism.config import Served
+from localism.errors import ConfigError
+from localism.records import stable_id
+from localism.serving import Surroundings
+from localism.serving.client import QUEUED, Client
+from localism.serving.endpoints import Endpoints
+from localism.serving.engine import Engine, table_of
+
+SPARE_CONNECTIONS = 16
+
+
+@asynccontextmanager
+async def serve(
+    context: Surroundings, role: str, stage: str, chat_template: Path | None = None
+) -> AsyncIterator[Client]:
+    """A client of the role's model; vLLM is started at the first question, or endpoints are used.
+
+    A stage whose every turn is in the ledger already, as after a fork, so costs no engine start.
+    `chat_template`: a Jinja file for a model without one. Log: logs/STAGE-ROLE.log of the run.
+    On exit, however it comes about, nothing that was started here is left.
+    """
+    section = context.config.served(role)
+    if section.endpoints:
+        client = await _external(context, role, stage)
+        try:
+            yield client
+        finally:
+            await client.endpoints.close()
+        return
+    engine = Engine(context, role, stage, chat_template)
+    try:
+        client = _managed(context, role, stage, engine)
+        try:
+            yield client
+        finally:
+            await client.endpoints.close()
+    finally:
+        await engine.stop()
+
+
+def _managed(context: Surroundings, role: str, stage: str, engine: Engine) -> Client:
+    section = context.config.served(role)
+    in_flight = _in_flight(context, stage, section, section.data_parallel)
+    endpoints = Endpoints(
+        (engine.url,),
+        engine.key,
+        in_flight + SPARE_CONNECTIONS,
+        section.start_timeout_seconds,
+        engine,
+    )
+    endpoints.model_name = role
+    fingerprint = engine.fingerprint(engine.folder)
+    return Client(context, role, stage, endpoints, fingerprint, in_flight, engine)
+
+
+async def _external(context: Surroundings, role: str, stage: str) -> Client:
+    section, table = context.config.served(role), table_of(context, role)
+    in_flight = _in_flight(context, stage, section, len(section.endpoints))
+    endpoints = Endpoints(
+        section.endpoints,
+        _read_key(section, table),
+        in_flight + SPARE_CONNECTIONS,
+        section.start_timeout_seconds,
+    )
+    try:
+        model = await endpoints.find_model(section.served_name, f"models.toml [{table}].endpoints")
+    except BaseException:
+        await endpoints.close()
+        raise
+    # The weights cannot be seen from here; what the server says of them has to do.
+    fingerprint = stable_id(model["id"], model.get("root"), model.get("max_model_len"))
+    return Client(context, role, stage, endpoints, fingerprint, in_flight)
+
+
+def _in_flight(context: Surroundings, stage: str, section: Served, engines: int) -> int:
+    configured = context.config.generate.requests_in_flight if stage == "generate" else None
+    return configured or int(QUEUED * section.max_num_seqs * engines)
+
+
+def _read_key(section: Served, table: str) -> str:
+    if not section.api_key_file:
+        return ""
+    try:
+        return Path(section.api_key_file).expanduser().read_text().strip()
+    except OSError as missing:
+        raise ConfigError(
+            "the file with the endpoints' API key cannot be read",
+            where=f"models.toml [{table}].api_key_file: {missing}",
+            fix="give the path of a readable file that holds the key and nothing else",
+        ) from None
