@@ -316,9 +316,7 @@ def main() -> None:
     """Entry point: exit 2 usage, 3 config or models, 4 machine, 5 stage failed, 130 interrupted."""
     try:
         cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         click.echo("interrupted; what was finished is kept, the same command continues", err=True)
         sys.exit(130)
     except click.ClickException as wrong:

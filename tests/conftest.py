@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from localism.config import Config, validate
+from localism.context import Context
 from localism.progress import Progress
 from localism.serving.client import Client
 from localism.serving.server import serve
-from localism.context import Context
 from localism.store import Store
 
 EMBEDDED: dict[str, dict[str, Any]] = {

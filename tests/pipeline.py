@@ -1,6 +1,10 @@
 """Commands and results of whole runs, for the end-to-end tests and benchmarks/kills.py."""
 
+import random
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,3 +47,24 @@ class Finished:
     folder: Path
     output: str
     seconds: float
+
+
+def kill_repeatedly(folder: Path, kills: int, span: float, rng: random.Random) -> list[float]:
+    """Start the run again and again, each time ended by kill -9 within about `span` seconds.
+
+    Returns the seconds that each start lived; fewer than `kills` when the run finished before.
+    """
+    lived: list[float] = []
+    while len(lived) < kills:
+        started = time.monotonic()
+        child = subprocess.Popen(
+            run_all(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            child.wait(timeout=rng.uniform(0.3, 1.6) * span)
+            break
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        lived.append(round(time.monotonic() - started, 1))
+    return lived

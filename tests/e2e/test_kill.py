@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from pipeline import LIMIT_SECONDS, command, run_all
+from pipeline import LIMIT_SECONDS, command, kill_repeatedly, run_all
 
 from localism import reader
 
@@ -40,17 +40,8 @@ def table(folder, name):
 def battered(finished, tmp_path_factory):
     """A run killed KILLS times at random moments, then completed."""
     folder = tmp_path_factory.mktemp("kill") / "runs" / "battered"
-    rng, span = random.Random(11), finished.seconds / KILLS
-    for _ in range(KILLS):
-        child = subprocess.Popen(
-            run_all(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            child.wait(timeout=rng.uniform(0.3, 1.6) * span)
-        except subprocess.TimeoutExpired:
-            child.send_signal(signal.SIGKILL)
-            child.wait()
-        time.sleep(0.2)
+    moments = kill_repeatedly(folder, KILLS, finished.seconds / KILLS, random.Random(11))
+    assert len(moments) == KILLS
     done = subprocess.run(run_all(folder), capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
@@ -94,3 +85,24 @@ def test_replaying_the_ledger_gives_every_row_again_without_asking_a_model(batte
     assert table(again, "turn") == table(battered, "turn")
     for name in REPLAYED:
         assert table(again, name) == table(battered, name), name
+
+
+def test_ctrl_c_ends_everything_within_seconds_and_says_how_to_continue(tmp_path):
+    folder = tmp_path / "runs" / "stopped"
+    child = subprocess.Popen(
+        run_all(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    engine = folder / "logs" / "engine-teacher.json"
+    deadline = time.monotonic() + 60
+    while not engine.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)  # the engine is loading
+    child.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, errors = child.communicate(timeout=60)
+    assert time.monotonic() - started < 20
+    assert child.returncode == 130
+    assert "the same command continues" in errors
+    assert "Traceback" not in errors
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert [line for line in listing.splitlines() if str(folder) in line] == []
