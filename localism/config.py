@@ -95,8 +95,8 @@ class Embedder(Section):
 
     path: str = f"{EMBEDDED}minilm"
     """sentence-transformers folder; embedded:minilm is all-MiniLM-L6-v2."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it runs."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where it runs. On cuda it keeps its GPU memory until the run's process ends."""
     batch_size: Count = 256
     """Texts a batch."""
 

@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS query_type (
     turn_id      TEXT
 );
 
-CREATE TABLE IF NOT EXISTS skill_label (  -- one row each time a label was given; none is dropped
+CREATE TABLE IF NOT EXISTS skill_label (  -- one row each time a wanted label was given
     label_id     TEXT PRIMARY KEY,
     raw          TEXT NOT NULL,           -- as the teacher wrote it
     name         TEXT,                    -- normalised; NULL when nothing usable was left

@@ -111,8 +111,9 @@ def embed(names: Sequence[str], embedder: Embedder) -> Vectors:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of reading the weights; ours is the one on the terminal
-    device = None if embedder.device == "auto" else embedder.device
-    model = SentenceTransformer(str(embedded(embedder.path)), device=device, local_files_only=True)
+    model = SentenceTransformer(
+        str(embedded(embedder.path)), device=embedder.device, local_files_only=True
+    )
     vectors = model.encode(
         [readable(name) for name in names],
         batch_size=embedder.batch_size,

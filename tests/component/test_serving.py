@@ -94,6 +94,22 @@ def test_a_warm_reply_depends_on_its_seed_and_not_on_the_batch(teacher, new_cont
     assert again[0].text == mine[0].text
 
 
+def test_many_long_warm_prompts_at_once_do_not_kill_the_engine(teacher):
+    """vLLM on the CPU dies of a seeded request whose prompt is split over two steps."""
+    engine = teacher.client.engine
+    generation = engine.generation
+
+    async def ask(number: int) -> None:
+        prompt = f"{number}: " + LONG.format(number)
+        short = Sampling(temperature=1.0, top_p=1.0, max_tokens=8)
+        reply = await teacher.client.conversation().say(prompt, template="draft", sampling=short)
+        tokens.append(reply.prompt_tokens)
+
+    tokens: list[int] = []
+    teacher.run(for_each(range(64), ask, 64))
+    assert sum(tokens) > 8000 and engine.generation == generation
+
+
 # ---- choices -------------------------------------------------------------------------------
 
 
