@@ -86,6 +86,9 @@ class Teacher(Served):
 class Judge(Served):
     """Compares two answers."""
 
+    kind: Literal["letter", "likelihood"] = "letter"
+    """letter: it names the better of two shown answers. likelihood: the answer that it finds more
+    probable, a token, wins; for judges too small to compare. The report says which."""
     same_as: Literal["", "teacher"] = ""
     """'teacher' lets the teacher judge; the report then warns of self-preference."""
 
@@ -240,6 +243,10 @@ class Config(Section):
             return self.teacher
         served: Served = getattr(self, role)
         return served
+
+    def both_orders(self) -> bool:
+        """Whether each pair is judged twice; likelihoods have no order."""
+        return self.pick.both_orders and self.judge.kind == "letter"
 
     def recipe(self) -> dict[str, Any]:
         """What the outcome depends on: everything but SPEED_ONLY keys."""

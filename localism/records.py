@@ -66,6 +66,18 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """How probable a model finds a given reply to an instruction."""
+
+    turn_id: str
+    """Ledger key, as for Reply."""
+    mean_logprob: float
+    """Natural-log probability of the reply's tokens, its end included; mean over the tokens."""
+    from_ledger: bool
+    """True when the ledger had it and the model was not asked."""
+
+
+@dataclass(frozen=True)
 class Mix:
     """A planned example: k skills, a query type and a split."""
 

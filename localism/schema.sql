@@ -201,7 +201,8 @@ WITH kept AS (
     SELECT stage, models.split, models.n * coalesce(kept.n, 0) AS planned
     FROM models LEFT JOIN kept USING (split)
 ), shown AS (                             -- judgments of each answer
-    SELECT CASE WHEN bool_or(recipe->>'$.pick.both_orders' = 'false') THEN 1 ELSE 2 END AS orders
+    SELECT CASE WHEN bool_or(recipe->>'$.pick.both_orders' = 'false'
+                             OR recipe->>'$.judge.kind' = 'likelihood') THEN 1 ELSE 2 END AS orders
     FROM run
 )
 SELECT 'cluster' AS stage, count(*) AS planned,

@@ -10,13 +10,20 @@ is the probability that the answer beats the reference. Judges like one position
 other, so each pair is shown in both orders and the two preferences are averaged (AlpacaEval shows a
 pair once, its side drawn by the instruction; `pick.both_orders = false` does so, draw for draw).
 An empty answer is judged like any other: to call it lost without asking would be our verdict.
+
+A judge of kind "likelihood" is not asked which is better. Both answers are scored as replies to the
+instruction, and with L the mean log-probability of a reply's tokens
+
+    preference = exp(L_answer) / (exp(L_answer) + exp(L_reference))
+
+It prefers what it would say itself, its own references above all: the report says so.
 """
 
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -125,11 +132,19 @@ async def judge_all(
     split: Split,
     pairings: Iterable[Pairing],
     on_done: Callable[[], None],
+    *,
+    kind: Literal["letter", "likelihood"] = "letter",
 ) -> None:
     """Ask the judge about each pairing; one judgment row each, unscored ones with their reason."""
 
     async def work(pairing: Pairing) -> None:
-        verdict, turn_id = await _judge(client, pack, pairing)
+        try:
+            if kind == "likelihood":
+                verdict, turn_id = await _compare_likelihoods(client, pairing)
+            else:
+                verdict, turn_id = await _ask_for_letter(client, pack, pairing)
+        except RequestFailed as failed:  # too long for the judge, or refused for good
+            verdict, turn_id = Verdict(None, None, str(failed)), None
         key = (pairing.answer_id, pairing.answer_first, client.model_fingerprint)
         store.add(
             "judgment",
@@ -149,15 +164,18 @@ async def judge_all(
     await for_each(pairings, work, client.in_flight)
 
 
-async def _judge(client: Client, pack: Pack, pairing: Pairing) -> tuple[Verdict, str | None]:
-    try:
-        choice = await client.choose(
-            pairing.prompt(pack), labels=pack.judge_labels, template="judge"
-        )
-    except RequestFailed as failed:  # too long for the judge, or the server refused it for good
-        return Verdict(None, None, str(failed)), None
-    verdict = read_verdict(choice.logprobs, answer_first=pairing.answer_first)
-    return verdict, choice.turn_id
+async def _ask_for_letter(
+    client: Client, pack: Pack, pairing: Pairing
+) -> tuple[Verdict, str | None]:
+    choice = await client.choose(pairing.prompt(pack), labels=pack.judge_labels, template="judge")
+    return read_verdict(choice.logprobs, answer_first=pairing.answer_first), choice.turn_id
+
+
+async def _compare_likelihoods(client: Client, pairing: Pairing) -> tuple[Verdict, str | None]:
+    answer = await client.likelihood(pairing.instruction, pairing.answer)
+    reference = await client.likelihood(pairing.instruction, pairing.reference)
+    ahead = answer.mean_logprob - reference.mean_logprob
+    return Verdict(1 / (1 + math.exp(min(-ahead, 700.0))), None, None), answer.turn_id
 
 
 def battles(

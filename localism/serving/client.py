@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from localism.context import Context
 from localism.errors import ConfigError
-from localism.records import Choice, Reply, Sampling, stable_id
-from localism.serving import Surroundings, swap
+from localism.records import Choice, Likelihood, Reply, Sampling, stable_id
+from localism.serving import swap
 from localism.serving.endpoints import Endpoints, Lost
 from localism.serving.engine import Engine
 from localism.store import Row, now
@@ -50,7 +51,7 @@ class Client:
 
     def __init__(
         self,
-        context: Surroundings,
+        context: Context,
         role: str,
         stage: str,
         endpoints: Endpoints,
@@ -130,6 +131,46 @@ class Client:
         row, from_ledger = await self.turn(turn_id, ask)
         found = json.loads(row["logprobs"])
         return Choice(turn_id, tuple(found[label] for label in labels), from_ledger)
+
+    async def likelihood(self, instruction: str, answer: str) -> Likelihood:
+        """How probable the model finds `answer`, its end included, as the reply to `instruction`.
+
+        The reply is not written but read: its tokens' log-probabilities as part of the prompt.
+        Raises ConfigError when the chat template renders a finished reply otherwise than a started
+        one, RequestFailed as Conversation.say.
+        """
+        sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=1)
+        asked = sampling.as_json()
+        turn_id = stable_id(self.model_fingerprint, None, instruction, asked, 0, {"reply": answer})
+
+        async def ask() -> Row:
+            begun = await self._begun(instruction)
+            messages = [
+                {"role": "user", "content": instruction},
+                {"role": "assistant", "content": answer},
+            ]
+            extra = {"prompt_logprobs": 0, "add_generation_prompt": False}
+            reply, seconds = await self._ask(messages, sampling, {}, extra)
+            mean = _mean_logprob(reply, begun, self._pack)
+            return self._row(
+                turn_id,
+                None,
+                "likelihood",
+                instruction,
+                asked,
+                0,
+                reply,
+                seconds,
+                logprobs=json.dumps({"mean": mean}),
+            )
+
+        row, from_ledger = await self.turn(turn_id, ask)
+        return Likelihood(turn_id, json.loads(row["logprobs"])["mean"], from_ledger)
+
+    async def _begun(self, instruction: str) -> list[int]:
+        """Token ids of the chat up to where the reply begins."""
+        message = {"role": "user", "content": instruction}
+        return await self._tokenize({"messages": [message], "add_generation_prompt": True})
 
     async def say(
         self,
@@ -391,6 +432,20 @@ def _logprobs_of(reply: "ChatCompletion", ids: list[int]) -> list[float]:
             where=f"asked for tokens {ids}, got {sorted(found)[:5]}",
             fix="serve the judge with a current vLLM, or give its folder as [judge].path",
         ) from None
+
+
+def _mean_logprob(reply: "ChatCompletion", begun: list[int], pack: str) -> float:
+    listed = (reply.model_extra or {}).get("prompt_logprobs") or []
+    tokens = [next(iter(entry)) for entry in listed[1:]]  # the first token has no probability
+    if tokens[: len(begun) - 1] != [str(token) for token in begun[1:]] or len(listed) <= len(begun):
+        raise ConfigError(
+            "this judge cannot compare likelihoods: its chat template renders a finished reply "
+            "otherwise than a started one, or the server returns no prompt_logprobs",
+            where=f"models.toml [judge].kind, with prompt pack {pack}",
+            fix='use kind = "letter"',
+        )
+    logprobs = [next(iter(entry.values()))["logprob"] for entry in listed[len(begun) :]]
+    return float(sum(logprobs) / len(logprobs))
 
 
 def _reason(error: "APIStatusError") -> str:

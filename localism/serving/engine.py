@@ -19,9 +19,10 @@ from typing import Literal
 
 from localism import offline, weights
 from localism.config import Served, embedded
+from localism.context import Context
 from localism.errors import StageError
 from localism.records import stable_id
-from localism.serving import Surroundings, keeper
+from localism.serving import keeper
 from localism.serving.failures import engine_error, log_since
 from localism.serving.processes import end_leftover, kill_session, write_record
 
@@ -32,6 +33,8 @@ ONE_THREAD_PARAMETERS = 30_000_000
 # Models that small need 1 GiB of KV cache for millions of tokens; larger ones get a little more.
 # vLLM's own default on the CPU would be most of the machine's memory.
 CACHE_GIB = {True: "1", False: "4"}
+# Tokens a step on the CPU: what vLLM takes offline, twice what its server takes.
+STEP_TOKENS = 4096
 STOP_SECONDS = keeper.STOP_SECONDS + 5
 DYING_SECONDS = 15.0
 DEATHS_IN_A_ROW = 3
@@ -42,7 +45,7 @@ class Engine:
     """A managed vLLM server. Not for use after stop()."""
 
     def __init__(
-        self, context: Surroundings, role: str, stage: str, chat_template: Path | None = None
+        self, context: Context, role: str, stage: str, chat_template: Path | None = None
     ) -> None:
         self._context, self._role, self._stage = context, role, stage
         self._section: Served = context.config.served(role)
@@ -290,6 +293,11 @@ class Engine:
         if is_cpu:
             # Blocks of 32 tokens rather than 128: prompts of a pack share short prefixes.
             words += ["--enforce-eager", "--block-size", 32]
+            # A prompt that is split over two steps kills the engine when its request has a seed
+            # (vLLM 0.32: "CPU Generator does not use offset"); whole prompts are as fast here.
+            words += ["--no-enable-chunked-prefill"]
+            if section.max_model_len:
+                words += ["--max-num-batched-tokens", max(STEP_TOKENS, section.max_model_len)]
             if section.tensor_parallel == 1:
                 words += ["--distributed-executor-backend", "uni"]
         else:
@@ -323,7 +331,7 @@ class Engine:
         return self._role == "student"
 
 
-def table_of(context: Surroundings, role: str) -> str:
+def table_of(context: Context, role: str) -> str:
     """The table of models.toml that describes a role: [teacher] for a judge that is the teacher."""
     return "teacher" if role == "judge" and context.config.judge.same_as else role
 

@@ -5,9 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from localism.config import Served
+from localism.context import Context
 from localism.errors import ConfigError
 from localism.records import stable_id
-from localism.serving import Surroundings
 from localism.serving.client import QUEUED, Client
 from localism.serving.endpoints import Endpoints
 from localism.serving.engine import Engine, table_of
@@ -17,7 +17,7 @@ SPARE_CONNECTIONS = 16
 
 @asynccontextmanager
 async def serve(
-    context: Surroundings, role: str, stage: str, chat_template: Path | None = None
+    context: Context, role: str, stage: str, chat_template: Path | None = None
 ) -> AsyncIterator[Client]:
     """A client of the role's model; vLLM is started at the first question, or endpoints are used.
 
@@ -44,7 +44,7 @@ async def serve(
         await engine.stop()
 
 
-def _managed(context: Surroundings, role: str, stage: str, engine: Engine) -> Client:
+def _managed(context: Context, role: str, stage: str, engine: Engine) -> Client:
     section = context.config.served(role)
     in_flight = _in_flight(context, stage, section, section.data_parallel)
     endpoints = Endpoints(
@@ -59,7 +59,7 @@ def _managed(context: Surroundings, role: str, stage: str, engine: Engine) -> Cl
     return Client(context, role, stage, endpoints, fingerprint, in_flight, engine)
 
 
-async def _external(context: Surroundings, role: str, stage: str) -> Client:
+async def _external(context: Context, role: str, stage: str) -> Client:
     section, table = context.config.served(role), table_of(context, role)
     in_flight = _in_flight(context, stage, section, len(section.endpoints))
     endpoints = Endpoints(
@@ -78,7 +78,7 @@ async def _external(context: Surroundings, role: str, stage: str) -> Client:
     return Client(context, role, stage, endpoints, fingerprint, in_flight)
 
 
-def _in_flight(context: Surroundings, stage: str, section: Served, engines: int) -> int:
+def _in_flight(context: Context, stage: str, section: Served, engines: int) -> int:
     configured = context.config.generate.requests_in_flight if stage == "generate" else None
     return configured or int(QUEUED * section.max_num_seqs * engines)
 

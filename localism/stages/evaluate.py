@@ -47,7 +47,7 @@ def settle(context: Context, picked: dict[str, Any], items: Sequence[HeldOutItem
     """Score base and picked checkpoint on test, and the paired difference between them."""
     store, config = context.store, context.config
     models = [BASE, picked["checkpoint_id"]]
-    fought = battles(store, models, items, both=config.pick.both_orders)
+    fought = battles(store, models, items, both=config.both_orders())
     comparison = compare(
         fought,
         seed=config.seed,
@@ -78,7 +78,7 @@ def judge_slope(context: Context) -> float | None:
         store,
         [row["checkpoint_id"] for row in rows],
         held_out(store, "dev"),
-        both=context.config.pick.both_orders,
+        both=context.config.both_orders(),
     )
     if int(pool.scored.any(axis=1).sum()) < FEW_MODELS:
         return None

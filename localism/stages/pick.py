@@ -109,7 +109,7 @@ async def _answer(
 
 
 async def _judge(context: Context, stage: str, split: Split) -> None:
-    pairings = unjudged(context.store, split, both=context.config.pick.both_orders)
+    pairings = unjudged(context.store, split, both=context.config.both_orders())
     if not pairings:
         return
     pack = load_pack(context.config.prompts.pack)
@@ -117,7 +117,8 @@ async def _judge(context: Context, stage: str, split: Split) -> None:
     async with serve(context, role="judge", stage=stage) as client:
         total = judged + len(pairings)
         tally = _Tally(context.progress, client, "judgments", judged, total)
-        await judge_all(client, context.store, pack, split, pairings, tally.add)
+        kind = context.config.judge.kind
+        await judge_all(client, context.store, pack, split, pairings, tally.add, kind=kind)
 
 
 @dataclass
@@ -149,7 +150,7 @@ def choose(
     store, config = context.store, context.config
     model_ids = [row["checkpoint_id"] for row in checkpoints]
     comparison = compare(
-        battles(store, model_ids, items, both=config.pick.both_orders),
+        battles(store, model_ids, items, both=config.both_orders()),
         seed=config.seed,
         resamples=config.pick.bootstrap,
     )

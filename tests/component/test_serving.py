@@ -153,6 +153,35 @@ def test_choose_equals_a_forward_pass_over_the_full_vocabulary(teacher):
     assert list(json.loads(row["logprobs"])) == ["m", "M"] and row["completion_tokens"] == 1
 
 
+def reference_mean_logprob(folder: Path, instruction: str, answer: str) -> float:
+    """Mean log-probability of the answer and its end, from one transformers forward pass."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    chat = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer}]
+    begun = tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True)["input_ids"]
+    whole = tokenizer.apply_chat_template(chat)["input_ids"]
+    with torch.no_grad():
+        logprobs = model(torch.tensor([whole])).logits[0].float().log_softmax(-1)
+    scored = range(len(begun), len(whole))
+    return sum(logprobs[i - 1, whole[i]].item() for i in scored) / len(scored)
+
+
+def test_likelihood_is_the_mean_over_the_reply_and_its_end(teacher):
+    question = "How can I plan meals and track expenses?"
+    answers = ["Plan the meals on Monday.\nTrack the expenses in a notebook.", "stuff idk", ""]
+    means = []
+    for answer in answers:
+        found = teacher.run(teacher.client.likelihood(question, answer))
+        expected = reference_mean_logprob(embedded("embedded:teacher"), question, answer)
+        assert found.mean_logprob == pytest.approx(expected, abs=2e-3)
+        assert teacher.run(teacher.client.likelihood(question, answer)).from_ledger
+        means.append(found.mean_logprob)
+    assert len(set(means)) == 3
+
+
 def test_a_label_that_is_no_single_token_names_label_and_pack(teacher):
     with pytest.raises(ConfigError) as error:
         teacher.run(teacher.client.choose("which?", ("m", "zqxjkv"), "judge"))
