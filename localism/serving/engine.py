@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 from localism import offline, weights
-from localism.config import Served, embedded
+from localism.config import Served
 from localism.context import Context
 from localism.errors import StageError
+from localism.paths import embedded
 from localism.records import stable_id
 from localism.serving import keeper
 from localism.serving.failures import engine_error, log_since

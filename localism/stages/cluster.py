@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localism.config import Cluster as ClusterConfig
-from localism.config import Embedder, embedded
+from localism.config import Embedder
 from localism.context import Context
 from localism.errors import StageError
+from localism.paths import embedded
 from localism.records import stable_id
 from localism.skill_names import content_stems, readable, stem
 from localism.store import Store

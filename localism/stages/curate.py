@@ -12,13 +12,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from localism.config import embedded
 from localism.context import Context
 from localism.curation import gates
 from localism.curation.duplicates import Texts
 from localism.curation.gates import Candidate, Markers, Verdict
 from localism.errors import StageError
 from localism.judging.pairwise import read_verdict
+from localism.paths import embedded
 from localism.prompts import Pack, load_pack
 from localism.serving.client import Client, RequestFailed, for_each
 from localism.serving.server import serve

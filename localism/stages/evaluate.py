@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from localism.config import embedded
 from localism.context import Context
 from localism.errors import StageError
 from localism.judging import scores
@@ -19,6 +18,7 @@ from localism.judging.heldout import HeldOutItem, held_out
 from localism.judging.pairwise import battles
 from localism.judging.picking import PairedDifference, compare, paired_difference
 from localism.judging.winrate import FEW_MODELS, length_controlled
+from localism.paths import embedded
 from localism.stages.pick import Contestant, contest, items_of
 
 BASE = "base"

@@ -11,10 +11,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from localism.config import Config, embedded
+from localism.config import Config
 from localism.context import Context
 from localism.errors import ConfigError, StageError
 from localism.parse import labels_with_reason, split_definition
+from localism.paths import embedded
 from localism.prompts import Pack, load_pack
 from localism.records import stable_id
 from localism.serving.client import Client, RequestFailed, for_each

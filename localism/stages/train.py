@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from localism import errors, weights
-from localism.config import Config, embedded
+from localism.config import Config
 from localism.context import Context
 from localism.errors import ConfigError, LocalismError, MachineError, StageError
 from localism.offline import child_environment
+from localism.paths import embedded
 from localism.records import stable_id
 from localism.store import now
 from localism.training.job import CHECKPOINTS, Job, log_lines, settle, whole_checkpoints

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from conftest import ServedTeacher, embedded_config
 
-from localism.config import embedded
 from localism.context import Context
+from localism.paths import embedded
 from localism.progress import Progress
 from localism.run import check_books
 from localism.stages import evaluate, pick

@@ -17,8 +17,8 @@ import pytest
 from conftest import NewContext, ServedTeacher, behind_endpoints, embedded_config
 
 from localism import weights
-from localism.config import embedded
 from localism.errors import ConfigError, StageError
+from localism.paths import embedded
 from localism.records import Reply, Sampling, stable_id
 from localism.serving.client import Client, RequestFailed, for_each
 from localism.serving.processes import session_processes

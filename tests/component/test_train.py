@@ -21,10 +21,11 @@ import numpy as np
 import pytest
 
 import localism
-from localism.config import Config, embedded, validate
+from localism.config import Config, validate
 from localism.context import Context
 from localism.errors import ConfigError, MachineError, StageError
 from localism.offline import child_environment
+from localism.paths import embedded
 from localism.progress import Progress
 from localism.stages import train
 from localism.store import Store

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "localism"
 RANKS = [
     {"errors", "records", "skill_names", "egress"},
     {"weights", "parse", "parse_example", "offline", "progress"},
-    {"prompts", "store"},
+    {"prompts", "store", "paths"},
     {"config", "reader"},
     {"tables", "context"},
     {"serving", "embedded"},

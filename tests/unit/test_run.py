@@ -66,7 +66,7 @@ def test_a_run_goes_on_without_the_file_that_it_was_started_with(folder, tmp_pat
 def test_a_swapped_model_is_refused(folder, tmp_path):
     import shutil
 
-    from localism.config import embedded
+    from localism.paths import embedded
 
     shutil.copytree(embedded("embedded:teacher"), tmp_path / "teacher")
     overrides = [f"teacher.path={tmp_path}/teacher"]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import embedded_config
 
-from localism.config import embedded
 from localism.errors import ConfigError
+from localism.paths import embedded
 from localism.serving import engine, keeper
 from localism.serving.failures import engine_error
 from localism.serving.guard import Guard
