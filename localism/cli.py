@@ -10,20 +10,11 @@ import click
 
 from localism import __version__
 from localism.errors import LocalismError
+from localism.records import STAGES
 
 SECTIONS = {
     "Whole pipeline": ("run-all", "init", "status", "fork"),
-    "One stage, in pipeline order": (
-        "extract",
-        "cluster",
-        "mix",
-        "generate",
-        "curate",
-        "train",
-        "pick",
-        "evaluate",
-        "report",
-    ),
+    "One stage, in pipeline order": STAGES,
     "Look": ("sql", "why", "winrate"),
 }
 
@@ -60,6 +51,16 @@ def cli(context: click.Context, debug: bool) -> None:
     context.obj = {"debug": debug}
 
 
+run_option = click.option(
+    "--run",
+    "name",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="A run under runs/, or the path of a run folder.",
+)
+
+
 def run_options(command: Any) -> Any:
     """--run, --models, --set and --plain, for everything that works on a run."""
     for option in (
@@ -78,14 +79,7 @@ def run_options(command: Any) -> Any:
             help="Where a run is created: its models.toml.  [default: ./models.toml, "
             "else the built-in tiny models]",
         ),
-        click.option(
-            "--run",
-            "name",
-            default="default",
-            show_default=True,
-            metavar="NAME",
-            help="A run under runs/, or the path of a run folder.",
-        ),
+        run_option,
     ):
         command = option(command)
     return command
@@ -193,14 +187,7 @@ def init(machine: str, target: Path) -> None:
 
 
 @cli.command(epilog="\b\nExamples:\n  localism status\n  localism status --run first --json")
-@click.option(
-    "--run",
-    "name",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    help="A run under runs/, or the path of a run folder.",
-)
+@run_option
 @click.option("--json", "as_json", is_flag=True, help="Facts as one JSON object.")
 def status(name: str, as_json: bool) -> None:
     """Which stages are done, the books and the tokens; also while the run is working."""
@@ -236,14 +223,7 @@ def fork(old: str, new: str, models: Path | None, overrides: tuple[str, ...]) ->
     '  localism sql --run first --format csv "SELECT * FROM checkpoint_curve"'
 )
 @click.argument("statement")
-@click.option(
-    "--run",
-    "name",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    help="A run under runs/, or the path of a run folder.",
-)
+@run_option
 @click.option(
     "--format",
     "form",
@@ -261,14 +241,7 @@ def sql(statement: str, name: str, form: str) -> None:
 
 @cli.command(epilog="\b\nExamples:\n  localism why 1f0c2a9be77d4e01\n  localism why 12 --run first")
 @click.argument("example")
-@click.option(
-    "--run",
-    "name",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    help="A run under runs/, or the path of a run folder.",
-)
+@run_option
 def why(example: str, name: str) -> None:
     """Everything that made one example (a mix_id or its ordinal): skills, turns, verdicts."""
     from localism import run, why

@@ -5,6 +5,19 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+STAGES = (
+    "extract",
+    "cluster",
+    "mix",
+    "generate",
+    "curate",
+    "train",
+    "pick",
+    "evaluate",
+    "report",
+)
+"""In pipeline order."""
+
 Split = Literal["train", "dev", "test"]
 Role = Literal["teacher", "judge", "student"]
 

@@ -18,20 +18,9 @@ from localism.errors import ConfigError, StageError, UsageError
 from localism.paths import embedded
 from localism.progress import Progress
 from localism.prompts import load_pack, packaged
-from localism.records import stable_id
+from localism.records import STAGES, stable_id
 from localism.store import Store, now
 
-STAGES = (
-    "extract",
-    "cluster",
-    "mix",
-    "generate",
-    "curate",
-    "train",
-    "pick",
-    "evaluate",
-    "report",
-)
 RUNS = Path("runs")
 RECIPE = "recipe.json"
 LOCK = "run.lock"

@@ -1,5 +1,1 @@
 """The nine stages.  Each module has `run(context) -> str`: do what is missing, return a summary."""
-
-from localism.context import Context
-
-__all__ = ["Context"]
