@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import embedded_config
+from engines import embedded_config
 
 from localism.context import Context
 from localism.errors import ConfigError, StageError

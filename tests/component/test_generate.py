@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NewContext, ServedTeacher, embedded_config
+from engines import NewContext, ServedTeacher, embedded_config
 
 from localism.config import Config
 from localism.context import Context

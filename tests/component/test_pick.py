@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ServedTeacher, embedded_config
+from engines import ServedTeacher, embedded_config
 
 from localism.context import Context
 from localism.paths import embedded

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NewContext, ServedTeacher, behind_endpoints, embedded_config
+from engines import NewContext, ServedTeacher, behind_endpoints, embedded_config
 
 from localism import weights
 from localism.errors import ConfigError, StageError
@@ -274,7 +274,7 @@ PARENT = """
     import asyncio, sys
     sys.path.insert(0, {tests!r})
     from pathlib import Path
-    from conftest import _Run, embedded_config
+    from engines import _Run, embedded_config
     from localism.serving.server import serve
 
     async def main(context):

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from conftest import NewContext, embedded_config
+from engines import NewContext, embedded_config
 
 from localism.errors import ConfigError, StageError
 from localism.records import Sampling

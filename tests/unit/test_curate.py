@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import NewContext, embedded_config
+from engines import NewContext, embedded_config
 
 from localism.context import Context
 from localism.curation.duplicates import Texts

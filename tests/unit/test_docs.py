@@ -39,7 +39,7 @@ def keys():
             yield section, key, inner.description
 
 
-@pytest.mark.parametrize(("section", "key", "meaning"), keys())
+@pytest.mark.parametrize(("section", "key", "meaning"), list(keys()))
 def test_every_key_of_models_toml_is_described_as_in_the_code(section, key, meaning):
     page = (ROOT / "docs" / "models-toml.md").read_text()
     part = page.split(f"## [{section}]")[1].split("\n## ")[0]

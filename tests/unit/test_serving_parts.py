@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import embedded_config
+from engines import embedded_config
 
 from localism.errors import ConfigError
 from localism.paths import embedded
