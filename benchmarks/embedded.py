@@ -39,14 +39,9 @@ ENVIRONMENT = {
 }
 os.environ.update(ENVIRONMENT)
 
-from localism.embedded.grammar import (  # noqa: E402
-    Example,
-    draw_answer,
-    draw_example,
-    draw_flawed,
-    draw_skills,
-)
-from localism.embedded.tasks import LABELS, example_text, query_type_record, render  # noqa: E402
+from localism.embedded.conversation import LABELS, example_text, query_type_record, render  # noqa: E402
+from localism.embedded.flaws import draw_flawed  # noqa: E402
+from localism.embedded.grammar import Example, draw_answer, draw_example, draw_skills  # noqa: E402
 from localism.embedded.world import QUERY_TYPES, TOPICS  # noqa: E402
 from localism.prompts import Pack, load_pack  # noqa: E402
 from localism.skill_names import mentions  # noqa: E402
@@ -124,6 +119,9 @@ class Engine:
             block_size=32,
             distributed_executor_backend="uni",
             max_num_seqs=128,
+            max_num_batched_tokens=8192,
+            # A seeded request whose prompt is split over two batches stops vLLM on a CPU.
+            enable_chunked_prefill=False,
         )
         self.tokenizer = self.llm.get_tokenizer()
 

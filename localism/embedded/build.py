@@ -1,8 +1,8 @@
 """Grammar -> tokenizer, teacher and student base, in this folder's form.
 
-    python -m localism.embedded.build --out build/embedded --role teacher --phase early --minutes 35
-    python -m localism.embedded.build --out build/embedded --role teacher --phase late --minutes 35
-    python -m localism.embedded.build --out build/embedded --role student --phase plain --minutes 15
+    python -m localism.embedded.build --out OUT --role student --phase plain --minutes 30
+    python -m localism.embedded.build --out OUT --role teacher --phase tasks --minutes 20
+    python -m localism.embedded.build --out OUT --role teacher --phase finish --minutes 20
 
 A phase goes on from the role's checkpoint where there is one, and exports it at its end.
 """
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, distributed
 from transformers import PreTrainedTokenizerFast
 
+from localism.embedded.conversation import Turn
 from localism.embedded.model import (
     Shape,
     TinyLlama,
@@ -28,7 +29,7 @@ from localism.embedded.model import (
     load_checkpoint,
     save_checkpoint,
 )
-from localism.embedded.tasks import Turn, draw_turns, plain_document
+from localism.embedded.tasks import draw_turns, plain_document
 from localism.embedded.tokenizer import (
     ASSISTANT,
     END,
@@ -74,10 +75,9 @@ class Phase:
 
 
 PHASES = {
-    "early": Phase("early", 4e-3, 4e-3, 8.0, 1.0),
-    "middle": Phase("middle", 3e-3, 3e-3, 5.0, 1.0),
-    "late": Phase("late", 2e-3, 2e-3, 6.0, 0.2),
     "plain": Phase("plain", 4e-3, 4e-3, 0.0, 0.4),
+    "tasks": Phase("tasks", 3e-3, 3e-3, 5.0, 1.0),
+    "finish": Phase("finish", 2e-3, 2e-3, 6.0, 0.2),
 }
 
 
