@@ -6,7 +6,7 @@
 #
 # PYTHON=python3     the interpreter that makes the environment, 3.11 or newer
 # VENV=.venv         where the environment goes (about 3 GB without a GPU)
-# WHEELS=DIR         install from this folder of wheels alone, with no network (see `localism pack`)
+# WHEELS=DIR         install from this folder of wheels alone, with no network
 # TORCH_INDEX=URL    an index that has the CPU build of torch. Needed without a GPU on ordinary PyPI, whose torch is the CUDA
 #                    build: give PyTorch's own index of CPU wheels, as its install page names it
 # LOCK=FILE          requirements/gpu.txt where nvidia-smi answers, else requirements/cpu.txt

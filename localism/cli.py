@@ -207,7 +207,7 @@ def status(name: str, as_json: bool) -> None:
     "--models",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Another models.toml; without it the old run's recipe is taken.",
+    help="Another models.toml; without it the one that the old run was started with.",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value.")
 def fork(old: str, new: str, models: Path | None, overrides: tuple[str, ...]) -> None:

@@ -30,7 +30,6 @@ SPEED_ONLY = frozenset(
         "gpu_memory_utilization",
         "max_num_seqs",
         "start_timeout_seconds",
-        "engine_arguments",
         "requests_in_flight",
         "device",
         "batch_size",
@@ -142,7 +141,7 @@ class Extract(Section):
     max_rounds: Count = 12
     """Most rounds of prompts until the wanted number is reached."""
     seeds: tuple[str, ...] = ()
-    """JSONL files of instruction (and response), for sdd; embedded:seeds is the miniature's."""
+    """JSONL files of instruction (and response), for sdd; embedded:seeds.jsonl ships."""
     seed_examples: Count = 5200
     """How many of them are labelled."""
 
@@ -283,10 +282,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """
     try:
         table = tomllib.loads(path.read_text())
-    except (FileNotFoundError, IsADirectoryError):
+    except OSError as unread:
         raise ConfigError(
             "no models.toml here",
-            where=str(path),
+            where=f"{path} ({unread.strerror})",
             fix="write one with `localism init --for h100` (or laptop), or pass --models FILE",
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
@@ -447,7 +446,14 @@ def _resolve(config: Config, base: Path) -> Config:
     changes: dict[str, Any] = {}
     for role in ("teacher", "judge", "student", "embedder"):
         section = getattr(config, role)
-        changes[role] = section.model_copy(update={"path": absolute(section.path)})
+        update = {"path": absolute(section.path)}
+        if role != "embedder":
+            update["api_key_file"] = absolute(section.api_key_file)
+        changes[role] = section.model_copy(update=update)
+    if (base / config.prompts.pack / "pack.toml").exists():
+        changes["prompts"] = config.prompts.model_copy(
+            update={"pack": absolute(config.prompts.pack)}
+        )
     seeds = tuple(absolute(path) for path in config.extract.seeds)
     changes["extract"] = config.extract.model_copy(update={"seeds": seeds})
     return config.model_copy(update=changes)
@@ -462,6 +468,12 @@ def check_files(config: Config, source: str) -> None:
                 embedded(section.path),
                 f"{source} [{role}].path",
                 needs_chat_template=role != "student",
+            )
+        if section.api_key_file and not Path(section.api_key_file).is_file():
+            raise ConfigError(
+                "the file with the endpoints' API key does not exist",
+                where=f"{source} [{role}].api_key_file = {section.api_key_file!r}",
+                fix="give the path of a file that holds the key and nothing else",
             )
     folder = embedded(config.embedder.path)
     if not (folder / "modules.json").exists():

@@ -24,6 +24,7 @@ from localism.store import SETTINGS, Store
 SOCKET = "corpus.sock"
 CORPUS = "corpus.duckdb"
 TIME_LIMIT_SECONDS = 60.0
+MOST_ROWS, MOST_CHARACTERS, ROWS_AT_ONCE = 1_000_000, 100_000_000, 2_000
 READ_ONLY = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 
 
@@ -91,8 +92,7 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -
         connection.execute("BEGIN TRANSACTION READ ONLY")
         cursor = connection.execute(statements[0])
         columns = [column[0] for column in cursor.description or []]
-        rows = [[_plain(value) for value in row] for row in cursor.fetchall()]
-        return Table(columns, rows)
+        return Table(columns, _capped(cursor))
     except duckdb.InterruptException:
         raise UsageError(
             f"the query took longer than {time_limit:g} seconds",
@@ -107,6 +107,23 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -
             connection.execute("ROLLBACK")
         except duckdb.Error:
             pass  # BEGIN itself was interrupted
+
+
+def _capped(cursor: duckdb.DuckDBPyConnection) -> list[list[Any]]:
+    """All rows, or UsageError: a huge answer would take the memory of the run that gives it."""
+    rows: list[list[Any]] = []
+    characters = 0
+    while batch := cursor.fetchmany(ROWS_AT_ONCE):
+        rows += [[_plain(value) for value in row] for row in batch]
+        characters += sum(len(value) for row in batch for value in row if isinstance(value, str))
+        if characters > MOST_CHARACTERS or len(rows) > MOST_ROWS:
+            raise UsageError(
+                f"the answer is too large (over {MOST_ROWS:,} rows or {MOST_CHARACTERS:,} "
+                "characters)",
+                where="localism sql",
+                fix="add LIMIT or name fewer columns; the data set itself is in export/",
+            )
+    return rows
 
 
 def _sql_error(sql: str, message: str) -> UsageError:
@@ -152,9 +169,18 @@ def _ask_running_process(folder: Path, sql: str, time_limit: float) -> Table | N
             client.connect(path)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
-        client.sendall(json.dumps({"sql": sql, "time_limit": time_limit}).encode() + b"\n")
-        with client.makefile("rb") as stream:
-            line = stream.readline()
+        try:
+            client.sendall(json.dumps({"sql": sql, "time_limit": time_limit}).encode() + b"\n")
+            with client.makefile("rb") as stream:
+                line = stream.readline()
+        except ConnectionError:
+            return None  # the run ended at this moment
+        except TimeoutError:
+            raise UsageError(
+                "the running process did not answer in time",
+                where=str(folder / SOCKET),
+                fix="try again; it may be writing much at once",
+            ) from None
     if not line:
         return None  # the run ended between connect and answer: read the file
     answer = json.loads(line)

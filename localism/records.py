@@ -17,6 +17,8 @@ STAGES = (
     "report",
 )
 """In pipeline order."""
+LOCK = "run.lock"
+"""File of a run folder that the process which works on it has locked."""
 
 Split = Literal["train", "dev", "test"]
 Role = Literal["teacher", "judge", "student"]

@@ -1,9 +1,11 @@
 """A run: its folder, its frozen recipe, its lock, and the nine stages in order."""
 
 import fcntl
+import hashlib
 import importlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,12 +20,11 @@ from localism.errors import ConfigError, StageError, UsageError
 from localism.paths import embedded
 from localism.progress import Progress
 from localism.prompts import load_pack, packaged
-from localism.records import STAGES, stable_id
+from localism.records import LOCK, STAGES, stable_id
 from localism.store import Store, now
 
 RUNS = Path("runs")
 RECIPE = "recipe.json"
-LOCK = "run.lock"
 # Stages whose books must have nothing pending once they are done.
 BOOKS = {
     "cluster": ("cluster",),
@@ -248,7 +249,7 @@ def _assets(config: Config) -> Iterator[dict[str, Any]]:
             "asset_id": stable_id("seeds", path),
             "role": "seeds",
             "path": path,
-            "fingerprint": stable_id(embedded(path).read_text() if size < 1 << 24 else size),
+            "fingerprint": hashlib.sha256(embedded(path).read_bytes()).hexdigest()[:16],
             "parameters": None,
             "bytes": size,
         }
@@ -323,20 +324,38 @@ def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> i
             f"run {new!r} exists already", where=str(target), fix="choose another name"
         )
     recipe = _asked(source, models, overrides)
-    target.mkdir(parents=True)
-    Store(target / reader.CORPUS).close()
+    if not (source / reader.CORPUS).exists():
+        raise UsageError(
+            f"run {old!r} has no corpus to carry over",
+            where=str(source / reader.CORPUS),
+            fix=f"start the new one by itself: localism run-all --run {new}",
+        )
+    # Built beside its place and renamed, so that a fork is there whole or not at all.
+    building = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
     try:
-        with duckdb.connect(str(target / reader.CORPUS)) as connection:
-            connection.execute(f"ATTACH '{_quoted(source / reader.CORPUS)}' AS old (READ_ONLY)")
-            connection.execute("INSERT INTO turn BY NAME SELECT * FROM old.turn")
-            (carried,) = connection.execute("SELECT count(*) FROM turn").fetchone() or (0,)
+        carried = _carry_turns(source / reader.CORPUS, building / reader.CORPUS)
     except duckdb.IOException:
+        shutil.rmtree(building)
         raise UsageError(
             f"run {old!r} is being worked on",
             where=str(source),
             fix="fork it when it has ended or has been interrupted",
         ) from None
-    _write_recipe(target, *recipe)
+    _write_recipe(building, *recipe)
+    building.rename(target)
+    return carried
+
+
+def _carry_turns(old: Path, new: Path) -> int:
+    import duckdb
+
+    Store(new).close()
+    with duckdb.connect(str(new)) as connection:
+        connection.execute(f"ATTACH '{_quoted(old)}' AS old (READ_ONLY)")
+        connection.execute("INSERT INTO turn BY NAME SELECT * FROM old.turn")
+        (carried,) = connection.execute("SELECT count(*) FROM turn").fetchone() or (0,)
     return int(carried)
 
 

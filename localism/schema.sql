@@ -261,8 +261,8 @@ LEFT JOIN candidate c ON c.mix_id = x.mix_id
 GROUP BY ALL ORDER BY planned DESC, skill_a, skill_b;
 
 CREATE OR REPLACE VIEW cluster_coverage AS
-SELECT cl.name AS cluster, cl.size AS skills, count(ms.mix_id) AS planned,
-       count(*) FILTER (c.status = 'accepted') AS accepted
+SELECT cl.name AS cluster, cl.size AS skills, count(DISTINCT ms.mix_id) AS planned,
+       count(DISTINCT ms.mix_id) FILTER (c.status = 'accepted') AS accepted
 FROM cluster cl JOIN skill s USING (cluster_id)
 LEFT JOIN mix_skill ms USING (skill_id)
 LEFT JOIN candidate c USING (mix_id)

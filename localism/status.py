@@ -1,10 +1,12 @@
 """What has been done in a run, as facts and as a screen; works beside a running process."""
 
+import fcntl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from localism import offline, reader, tables
+from localism.records import LOCK
 
 
 def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
@@ -29,6 +31,9 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
             "state": "done" if finished else "under way",
             "summary": event["summary"] or "",
         }
+    if not is_working(folder):
+        for row in state.values():
+            row["state"] = "interrupted" if row["state"] == "under way" else row["state"]
     return {
         "run": str(folder),
         "stages": list(state.values()),
@@ -36,6 +41,18 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
         "tokens": reader.read(folder, "SELECT * FROM tokens").as_dicts(),
         "refused_connections": len(offline.refused_connections(folder)),
     }
+
+
+def is_working(folder: Path) -> bool:
+    """Whether a process holds the run's lock."""
+    if not (folder / LOCK).exists():
+        return False
+    with (folder / LOCK).open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def render(facts: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ with ids made from content, is all that resuming needs. kill -9 loses at most th
 """
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from localism.errors import StageError
 from localism.records import stable_id
 
 SCHEMA = Path(__file__).parent / "schema.sql"
+LOCK_SECONDS = 5.0
 FLUSH_SECONDS = 1.0
 FLUSH_ROWS = 5000
 # The corpus touches no file but its own, whatever SQL reaches it, and fetches no extension.
@@ -37,18 +39,28 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """Open for writing; a reader that holds the file for a moment is waited for."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return duckdb.connect(str(path), config=SETTINGS)
+        except duckdb.IOException as locked:
+            if time.monotonic() > deadline:
+                raise StageError(
+                    "the corpus is open in another process",
+                    where=f"{path}: {locked}",
+                    fix="wait for that process, or end it; `localism status` and `sql` work "
+                    "meanwhile",
+                ) from None
+            time.sleep(0.1)
+
+
 class Store:
     """The one writer of a corpus. Thread-safe; use as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._connection = duckdb.connect(str(path), config=SETTINGS)
-        except duckdb.IOException as locked:
-            raise StageError(
-                "the corpus is open in another process",
-                where=f"{path}: {locked}",
-                fix="wait for that run, or end it; `localism status` and `sql` work meanwhile",
-            ) from None
+        self._connection = _connect(path)
         self._connection.execute(SCHEMA.read_text())
         self._connection.execute("SET lock_configuration = true")
         self._lock = threading.RLock()
@@ -152,8 +164,10 @@ class Store:
                 for table, rows in batches.items():
                     self._write(table, rows)
                 self._connection.commit()
-            except BaseException:
+            except BaseException as broken:
+                # The batch is lost: whoever writes next must hear of it, whichever thread this is.
                 self._connection.rollback()
+                self._broken = broken
                 raise
 
     def _write(self, table: str, rows: list[Row]) -> None:
@@ -179,7 +193,9 @@ class Store:
         """Flush and close; a write that failed in the background is raised here."""
         self._closing.set()
         self._flusher.join()
+        try:
+            self.flush()
+        finally:
+            self._connection.close()
         if self._broken:
             raise RuntimeError("a write to the corpus failed") from self._broken
-        self.flush()
-        self._connection.close()

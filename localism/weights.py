@@ -53,6 +53,9 @@ def check_model_folder(folder: Path, where: str, *, needs_chat_template: bool = 
             where=here,
             fix="convert the weights to safetensors; pickled weights are never loaded",
         )
+    for path in sorted(folder.glob("*.json")):
+        _check_json(path)
+    _check_index(folder, here)
     for path in sorted(folder.glob("*.safetensors")):
         tensor_shapes(path)
     if needs_chat_template and not has_chat_template(folder):
@@ -60,6 +63,32 @@ def check_model_folder(folder: Path, where: str, *, needs_chat_template: bool = 
             "an instruct model needs a chat template and this folder has none",
             where=here,
             fix="add chat_template.jinja, or name the instruct variant of the model",
+        )
+
+
+def _check_json(path: Path) -> None:
+    try:
+        json.loads(path.read_text())
+    except ValueError as broken:
+        raise ConfigError(
+            f"{path.name} of a model folder is damaged",
+            where=f"{path}: {broken}",
+            fix="copy the file again and compare its checksum with the source",
+        ) from None
+
+
+def _check_index(folder: Path, here: str) -> None:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return
+    shards = set(json.loads(index.read_text()).get("weight_map", {}).values())
+    missing = sorted(name for name in shards if not (folder / name).exists())
+    if missing:
+        raise ConfigError(
+            f"model folder lacks {len(missing)} of {len(shards)} weight files, for instance "
+            f"{missing[0]}",
+            where=here,
+            fix="copy the missing files from the source",
         )
 
 

@@ -61,7 +61,7 @@ def kill_repeatedly(folder: Path, kills: int, span: float, rng: random.Random) -
             run_all(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            child.wait(timeout=rng.uniform(0.3, 1.6) * span)
+            child.wait(timeout=rng.uniform(0.2, 1.2) * span)
             break
         except subprocess.TimeoutExpired:
             child.send_signal(signal.SIGKILL)

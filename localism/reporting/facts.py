@@ -117,6 +117,8 @@ def verdict(facts: dict[str, Any]) -> str:
     picked, score = picked_checkpoint(facts), gain(facts)
     if picked is None or score is None or score["value"] is None:
         return "No verdict: nothing on test could be scored."
+    if score["low"] is None:
+        return f"No verdict: only {score['n']} prompt on test has both models scored."
     interval = f"95% CI {score['low']:+.1f} to {score['high']:+.1f}"
     if score["unscored"]:
         interval += f"; {score['unscored']} unscored, not counted"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
 
 Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 ATTEMPTS = 6
 BACKOFF_SECONDS = (0.5, 30.0)
@@ -181,7 +182,8 @@ class Client:
         extra: Mapping[str, Any],
     ) -> Reply:
         """The reply to one more user message; see Conversation.say."""
-        asked = json.dumps({**json.loads(sampling.as_json()), **extra}, sort_keys=True)
+        drawn = {"seed": self._seed} if sampling.temperature > 0 else {}
+        asked = json.dumps({**json.loads(sampling.as_json()), **drawn, **extra}, sort_keys=True)
         parent, sample = conversation.parent_id, conversation.sample
         turn_id = stable_id(self.model_fingerprint, parent, prompt, asked, sample)
         messages = [*conversation.messages, {"role": "user", "content": prompt}]
@@ -278,7 +280,6 @@ class Client:
         extra: dict[str, Any],
     ) -> "tuple[ChatCompletion, float]":
         """Ask until there is an answer. RequestFailed: refused, or ATTEMPTS ran out."""
-        import openai
 
         tokens = sum(len(m["content"]) for m in messages) // CHARACTERS_PER_TOKEN
         body = {
@@ -290,26 +291,34 @@ class Client:
             "extra_body": extra,
             **named,
         }
+
+        async def send(patience_factor: float) -> "tuple[ChatCompletion, float]":
+            return await self.endpoints.send(body, tokens + sampling.max_tokens, patience_factor)
+
+        reply, seconds = await self._retried(send)
+        usage = reply.usage
+        self.endpoints.pace.note(
+            seconds,
+            usage.prompt_tokens if usage else tokens,
+            usage.completion_tokens if usage else sampling.max_tokens,
+        )
+        return reply, seconds
+
+    async def _retried(self, send: Callable[[float], Awaitable[Answer]]) -> Answer:
+        """send(patience factor) until it answers. RequestFailed: refused, or ATTEMPTS ran out."""
+        import openai
+
         for attempt in range(ATTEMPTS):
             try:
-                reply, seconds = await self.endpoints.send(
-                    body, tokens + sampling.max_tokens, 2.0**attempt
-                )
+                return await send(2.0**attempt)
             except openai.APIStatusError as error:
                 if error.status_code < 500 and error.status_code not in RETRIED_STATUS:
                     raise RequestFailed(_reason(error)) from None
                 problem, wait = _reason(error), _backoff(attempt, error)
             except Lost as lost:
                 problem, wait = str(lost), _backoff(0)
-            else:
-                usage = reply.usage
-                self.endpoints.pace.note(
-                    seconds,
-                    usage.prompt_tokens if usage else tokens,
-                    usage.completion_tokens if usage else sampling.max_tokens,
-                )
-                return reply, seconds
-            await asyncio.sleep(wait)
+            if attempt + 1 < ATTEMPTS:
+                await asyncio.sleep(wait)
         raise RequestFailed(f"no answer in {ATTEMPTS} attempts; the last: {problem}")
 
     async def _token_ids(self, labels: tuple[str, ...]) -> list[int]:
@@ -326,7 +335,6 @@ class Client:
         assistant header are different tokens in some vocabularies. Templates that render a
         finished reply in another way than a started one leave the label by itself to be asked.
         """
-        import openai
 
         question = {"role": "user", "content": "?"}
         reply = {"role": "assistant", "content": label}
@@ -342,10 +350,10 @@ class Client:
             tokens = after[len(before) :] if after[: len(before)] == before else []
             if len(tokens) != 1:
                 tokens = await self._tokenize(alone)
-        except openai.APIStatusError as refused:
+        except RequestFailed as refused:
             raise ConfigError(
                 "this endpoint cannot judge by token probabilities: it has no /tokenize",
-                where=f"{self.endpoints.all[0].url}: {_reason(refused)}"[:400],
+                where=f"{self.endpoints.all[0].url}: {refused.reason}"[:400],
                 fix="serve the judge with vLLM, or give its folder as [judge].path",
             ) from None
         if len(tokens) != 1:
@@ -357,9 +365,9 @@ class Client:
         return tokens[0]
 
     async def _tokenize(self, request: dict[str, Any]) -> list[int]:
-        endpoint = await self.endpoints.pick()
         body = {"model": self.endpoints.model_name, **request}
-        tokens: list[int] = (await endpoint.post("/tokenize", body))["tokens"]
+        answer = await self._retried(lambda _: self.endpoints.post("/tokenize", body))
+        tokens: list[int] = answer["tokens"]
         return tokens
 
 

@@ -30,6 +30,10 @@ SLOWER_THAN_SEEN = 20.0
 RATE_WINDOW_SECONDS = 30.0
 
 
+# Tokenizing takes milliseconds; behind a queue of long prompts it has been seen to take seconds.
+POST_SECONDS = 300.0
+
+
 class Lost(Exception):
     """The connection broke, or nothing was heard for too long; the request may be sent again."""
 
@@ -215,6 +219,25 @@ class Endpoints:
             endpoint.outstanding -= 1
         endpoint.last_heard = self._last_success = time.monotonic()
         return reply, endpoint.last_heard - sent
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """JSON of a quick route beside /v1; raises as send does."""
+        import openai
+
+        endpoint = await self.pick()
+        endpoint.outstanding += 1
+        try:
+            answer = await asyncio.wait_for(endpoint.post(path, body), POST_SECONDS)
+        except openai.APIConnectionError as lost:
+            await self._lost(endpoint, lost)
+            raise Lost(str(lost)) from lost
+        except TimeoutError as silent:
+            await self._lost(endpoint, silent, is_silent=True)
+            raise Lost(f"no answer to {path} in {POST_SECONDS:g} s") from silent
+        finally:
+            endpoint.outstanding -= 1
+        endpoint.last_heard = self._last_success = time.monotonic()
+        return answer
 
     async def pick(self) -> Endpoint:
         """The living endpoint with the fewest outstanding requests; waits while there is none."""

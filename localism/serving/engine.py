@@ -89,6 +89,7 @@ class Engine:
         beside = [
             "" if self._section.dtype == "auto" else self._section.dtype,
             self._chat_template.read_text() if self._chat_template else "",
+            *self._section.engine_arguments,
         ]
         return stable_id(plain, *beside) if any(beside) else plain
 

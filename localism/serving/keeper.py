@@ -23,7 +23,7 @@ STOP_SECONDS = 10.0
 
 
 def end_session() -> None:
-    """Kill every process of the session, the keeper included."""
+    """Kill every process of the group that started the session, the keeper included."""
     os.killpg(0, signal.SIGKILL)
 
 

@@ -16,19 +16,20 @@ from localism.errors import ConfigError, StageError
 if TYPE_CHECKING:
     from localism.serving.client import Client
 
-# What a trainer may write differently without making it another architecture. The weights are cast
-# to the engine's type while they load; token ids that end a reply go with every request instead.
-HARMLESS = frozenset(
-    {
-        "transformers_version",
-        "dtype",
-        "torch_dtype",
-        "use_cache",
-        "_name_or_path",
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-    }
+# What must be the same. The rest of config.json is not compared: a trainer of another version
+# spells it differently (rope_theta becomes rope_parameters, defaults are written out), and what
+# matters of it shows in the tensors' shapes. Weights are cast to the engine's type while they load;
+# token ids that end a reply go with every request.
+ARCHITECTURE = (
+    "model_type",
+    "architectures",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "tie_word_embeddings",
 )
 DRAIN_SECONDS = 60.0
 
@@ -87,14 +88,15 @@ def check_fits(served: Path, checkpoint: Path) -> None:
     weights.check_model_folder(checkpoint, where)
     here = f"{where} = {str(checkpoint)!r}"
     old, new = _config(served), _config(checkpoint)
-    different = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    different = sorted(key for key in ARCHITECTURE if old.get(key) != new.get(key))
     if different:
         raise _misfit(f"config.json differs in {', '.join(different)}", here, served)
     different = sorted(_different_shapes(served, checkpoint, bool(new.get("tie_word_embeddings"))))
     if different:
         shown = f"{', '.join(different[:3])}{', …' if len(different) > 3 else ''}"
         raise _misfit(f"tensors are missing, new or of another shape: {shown}", here, served)
-    if _vocabulary(served) != _vocabulary(checkpoint):
+    vocabularies = _vocabulary(served), _vocabulary(checkpoint)
+    if None not in vocabularies and vocabularies[0] != vocabularies[1]:
         raise _misfit("its tokenizer has other tokens", here, served)
 
 
@@ -107,8 +109,8 @@ def _misfit(what: str, here: str, served: Path) -> ConfigError:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config = json.loads((folder / "config.json").read_text())
-    return {key: value for key, value in config.items() if key not in HARMLESS}
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return config
 
 
 def _different_shapes(served: Path, checkpoint: Path, is_tied: bool) -> set[str]:

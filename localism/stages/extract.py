@@ -58,6 +58,11 @@ def run(context: Context) -> str:
     seeds: list[extract_seeds.SeedExample] = []
     if context.config.extract.method != "sda":
         seeds = extract_seeds.load(context.config)
+    with context.store.transaction():
+        # Of a call that was ended: the ledger gives its rows again, and a call that failed then may
+        # succeed now and change which items most replies agree on.
+        for table in ("topic", "query_type", "skill_label", "seed_example"):
+            context.store.execute(f"DELETE FROM {table}")
     asyncio.run(_run(context, seeds))
     return _summary(context)
 

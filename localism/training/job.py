@@ -6,6 +6,7 @@ does the reverse.
 
 import json
 import math
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,7 +72,9 @@ class Job:
 
     def write(self, path: Path) -> None:
         """Store as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        temporary = path.with_name(f"{path.name}.new")
+        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(temporary, path)  # a torn job file would stop every later call
 
     @classmethod
     def read(cls, path: Path) -> "Job":

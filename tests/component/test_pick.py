@@ -69,7 +69,7 @@ def make_checkpoint(folder: Path, seed: int) -> None:
     shutil.copytree(embedded("embedded:student"), folder)
     generator = torch.Generator().manual_seed(seed)
     tensors = {
-        name: tensor.float() * (1 + 0.1 * seed * torch.randn(tensor.shape, generator=generator))
+        name: tensor.float() * (1 + 0.3 * seed * torch.randn(tensor.shape, generator=generator))
         for name, tensor in load_file(folder / "model.safetensors").items()
     }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -31,7 +31,7 @@ def test_the_h100_template_differs_from_a_loadable_file_only_by_its_paths(tmp_pa
     text = template.read_text()
     text = text.replace("/models/teacher-70b-instruct", "embedded:teacher")
     loaded = config.load(
-        write(tmp_path, text.replace("/models/student-8b-base", "embedded:student"))
+        write(tmp_path, text.replace("/models/student-3b-base", "embedded:student"))
     )
     assert (loaded.train.epochs, loaded.mix.train, loaded.prompts.pack) == (15, 4000, "paper")
 

@@ -57,7 +57,8 @@ def test_a_row_that_breaks_a_rule_fails_the_write_and_says_so(tmp_path):
     )
     with pytest.raises(duckdb.ConstraintException):
         store.flush()
-    store.close()
+    with pytest.raises(RuntimeError, match="write to the corpus failed"):
+        store.close()
 
 
 def test_a_failed_transaction_leaves_nothing(tmp_path):
@@ -75,7 +76,8 @@ def test_a_failed_transaction_leaves_nothing(tmp_path):
     with pytest.raises(duckdb.ConstraintException):
         store.flush()
     assert store.value("SELECT count(*) FROM verdict") == 0
-    store.close()
+    with pytest.raises(RuntimeError, match="write to the corpus failed"):
+        store.close()
 
 
 def test_kill_nine_loses_at_most_what_was_not_flushed(tmp_path):
