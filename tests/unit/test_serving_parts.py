@@ -296,3 +296,25 @@ def test_a_checkpoint_with_other_tokens_does_not_fit(checkpoint: Path):
     (checkpoint / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ConfigError, match="other tokens"):
         check_fits(embedded("embedded:student"), checkpoint)
+
+
+def test_a_checkpoint_written_by_a_newer_trainer_fits_the_base_that_it_came_from(tmp_path):
+    base, trained = tmp_path / "base", tmp_path / "trained"
+    for folder in (base, trained):
+        shutil.copytree(embedded("embedded:student"), folder)
+    config = json.loads((base / "config.json").read_text())
+    for new in ("rope_parameters", "head_dim", "mlp_bias"):  # as transformers 4 wrote it
+        config.pop(new, None)
+    (base / "config.json").write_text(json.dumps({**config, "rope_theta": 10000.0}))
+    check_fits(base, trained)
+    (base / "tokenizer.json").rename(base / "tokenizer.model")
+    check_fits(base, trained)
+
+
+def test_a_checkpoint_of_another_size_does_not_fit(tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(embedded("embedded:student"), other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(ConfigError, match="num_hidden_layers"):
+        check_fits(embedded("embedded:student"), other)
