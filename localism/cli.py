@@ -45,8 +45,8 @@ def cli(context: click.Context, debug: bool) -> None:
     \b
     Start here:
         localism run-all                     minutes, on a CPU, with the built-in tiny models
-        localism init --for h100             write a models.toml to edit: three paths
-        localism run-all --run first         the same pipeline on your own weights
+        localism init --for h100 --to first.toml
+        localism run-all --run first --models first.toml    on your own weights
     """
     context.obj = {"debug": debug}
 
@@ -183,7 +183,7 @@ def init(machine: str, target: Path) -> None:
         source = Path(__file__).parent / "templates" / "models-h100.toml"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(source.read_text())
-    click.echo(f"wrote {target}; next: edit it, then localism run-all --models {target}")
+    click.echo(f"wrote {target}; next: edit it, then localism run-all --run NAME --models {target}")
 
 
 @cli.command(epilog="\b\nExamples:\n  localism status\n  localism status --run first --json")
@@ -292,6 +292,16 @@ def main() -> None:
     except (click.exceptions.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         click.echo("interrupted; what was finished is kept, the same command continues", err=True)
         sys.exit(130)
+    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as refused:
+        if "--debug" in sys.argv:
+            raise
+        reason = (refused.strerror or str(refused)).lower()
+        click.echo(
+            f"error: a file or folder cannot be used: {reason}\nwhere: {refused.filename}\n"
+            "fix:   check who may read and write it, and that it is what its name says",
+            err=True,
+        )
+        sys.exit(4)
     except click.ClickException as wrong:
         wrong.show()
         sys.exit(2)

@@ -46,7 +46,9 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A table of models.toml: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Served(Section):

@@ -47,6 +47,10 @@ class Outcome:
 
 def folder_of(name: str) -> Path:
     """A run by name under runs/, or by path when the name has a slash."""
+    if name.strip() in ("", ".", ".."):
+        raise UsageError(
+            "this is no name for a run", where=f"--run {name!r}", fix="for instance --run first"
+        )
     return Path(name) if os.sep in name else RUNS / name
 
 
@@ -82,8 +86,9 @@ def settle_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -
         source = models or default_models()
         config = load(source, overrides)
         folder.mkdir(parents=True, exist_ok=True)
-        _write_recipe(folder, source, overrides, config)
-        return config
+        if _write_recipe(folder, source, overrides, config, is_new=True):
+            return config
+        # Another process started the run at this very moment: its recipe holds.
     frozen, asked = _frozen(folder), _asked(folder, models, overrides)
     changed = sorted(_differences(frozen.recipe(), asked.config.recipe()))
     if changed:
@@ -122,15 +127,27 @@ def _asked(folder: Path, models: Path | None, overrides: Sequence[str]) -> _Reci
     return _Recipe(source, merged, config)
 
 
-def _write_recipe(folder: Path, models: Path, overrides: Sequence[str], config: Config) -> None:
+def _write_recipe(
+    folder: Path, models: Path, overrides: Sequence[str], config: Config, *, is_new: bool = False
+) -> bool:
+    """Freeze a recipe; is_new: only if there is none yet. Returns whether it was written."""
     content = {
         "models": str(models.resolve()),
         "overrides": list(overrides),
         "config": config.model_dump(mode="json"),
     }
-    temporary = folder / f"{RECIPE}.new"
+    temporary = folder / f"{RECIPE}.{os.getpid()}"
     temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, folder / RECIPE)
+    if not is_new:
+        os.replace(temporary, folder / RECIPE)
+        return True
+    try:
+        os.link(temporary, folder / RECIPE)  # unlike a rename, refused where one is already
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -185,7 +202,7 @@ def _locked(folder: Path) -> Iterator[None]:
             raise UsageError(
                 f"this run is already being worked on, by process {lock.read().strip()}",
                 where=str(folder),
-                fix="wait for it, or look: localism status",
+                fix=f"wait for it, or look: localism status --run {folder.name}",
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -208,12 +225,14 @@ def _record_run(store: Store, folder: Path, config: Config) -> None:
 
 def _record_assets(store: Store, config: Config) -> None:
     """Note what came from outside; refuse to go on when it is not what the run started with."""
+    if not store.value("SELECT count(*) FROM turn"):
+        store.execute("DELETE FROM asset")  # nothing was made of them: a mended file is welcome
     known = {row["asset_id"]: row for row in store.query("SELECT * FROM asset")}
     for asset in _assets(config):
         earlier = known.get(asset["asset_id"])
         if earlier and earlier["fingerprint"] != asset["fingerprint"]:
             raise ConfigError(
-                f"the {asset['role']} is not the one that this run was started with",
+                f"{asset['role']}: not what this run was started with",
                 where=f"{asset['path']} (was {earlier['path']})",
                 fix="put the earlier one back, or start a new run with --run NEW",
             )
@@ -276,7 +295,11 @@ def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
     done = finished_stages(context.store)
     for stage in wanted:
         index = STAGES.index(stage) + 1
-        if stage in done:
+        # The page is made again when it is gone, or asked for by its own command.
+        is_page = stage == "report" and (
+            len(wanted) == 1 or not (context.folder / "report.html").exists()
+        )
+        if stage in done and not is_page:
             context.progress.skip(index, len(STAGES), stage, done[stage].splitlines()[0])
             continue
         missing = [name for name in STAGES[: index - 1] if name not in done]

@@ -83,7 +83,7 @@ GROUP BY m.ordinal, m.mix_id, c.instruction, c.response ORDER BY m.ordinal LIMIT
 """
 
 # Test items at the 10th, 50th and 90th percentile of the picked model's preference, so that what
-# is shown is neither the best nor the worst that could be found.
+# is shown is neither the best nor the worst that could be found (with a dozen items or more).
 _DUELS = """
 WITH judged AS (
     SELECT a.mix_id, a.text AS picked, avg(j.preference) AS preference
@@ -91,14 +91,14 @@ WITH judged AS (
     JOIN judgment j USING (answer_id) WHERE a.split = 'test' GROUP BY ALL
     HAVING avg(j.preference) IS NOT NULL
 ), placed AS (
-    SELECT *, ntile(10) OVER (ORDER BY preference, mix_id) AS decile FROM judged
+    SELECT *, row_number() OVER (ORDER BY preference, mix_id) AS place, count(*) OVER () AS n
+    FROM judged
 )
-SELECT c.instruction, c.response AS reference, p.picked, p.preference, b.text AS base, p.decile
+SELECT c.instruction, c.response AS reference, p.picked, p.preference, b.text AS base
 FROM placed p JOIN candidate c USING (mix_id)
 LEFT JOIN answer b ON b.mix_id = p.mix_id AND b.model_id = 'base'
-WHERE p.decile IN (1, 5, 9)
-QUALIFY row_number() OVER (PARTITION BY p.decile ORDER BY p.preference, p.mix_id) = 1
-ORDER BY p.decile
+WHERE place IN (greatest(1, round(0.1 * n)), greatest(1, round(0.5 * n)), round(0.9 * n))
+ORDER BY place
 """
 
 

@@ -58,6 +58,12 @@ def load(config: Config) -> list[SeedExample]:
         )
     every = (seed for path in config.extract.seeds for seed in read(embedded(path)))
     sample = _sample(every, config.extract.seed_examples, Random(f"seed examples {config.seed}"))
+    if not sample:
+        raise ConfigError(
+            "the seed files hold no example",
+            where=f"models.toml [extract].seeds = {list(config.extract.seeds)!r}",
+            fix='one JSON object a line, for instance {"instruction": "How do I ...?"}',
+        )
     return sorted(sample, key=lambda seed: (seed.source, seed.ordinal))
 
 

@@ -25,6 +25,29 @@ def work(folder, models=None, overrides=()):
     return run.settle_recipe(folder, models, overrides)
 
 
+def add_turn(store):
+    store.add(
+        "turn",
+        turn_id="t1",
+        parent_id=None,
+        stage="extract",
+        role="teacher",
+        template="topics",
+        prompt="p",
+        prompt_hash="h",
+        model_fingerprint="f",
+        sampling="{}",
+        sample=0,
+        text="x",
+        logprobs=None,
+        finish_reason="stop",
+        prompt_tokens=1,
+        completion_tokens=1,
+        seconds=0.1,
+        finished_at=run.now(),
+    )
+
+
 def test_a_run_without_models_toml_takes_the_embedded_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert work(tmp_path / "runs" / "x").is_rehearsal()
@@ -71,11 +94,11 @@ def test_a_swapped_model_is_refused(folder, tmp_path):
     shutil.copytree(embedded("embedded:teacher"), tmp_path / "teacher")
     overrides = [f"teacher.path={tmp_path}/teacher"]
     config = work(folder, None, overrides)
-    with run.opened(folder, config, Progress(plain=True)):
-        pass
+    with run.opened(folder, config, Progress(plain=True)) as context:
+        add_turn(context.store)
     tokenizer = tmp_path / "teacher" / "tokenizer_config.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
-    with pytest.raises(ConfigError, match="not the one"):
+    with pytest.raises(ConfigError, match="not what this run"):
         with run.opened(folder, config, Progress(plain=True)):
             pass
 
@@ -113,6 +136,7 @@ def test_done_stages_are_skipped(folder):
     with run.opened(folder, config, Progress(plain=True)) as context:
         for stage in run.STAGES:
             context.store.event("stage_finished", stage, summary=f"{stage} was done")
+        (folder / "report.html").touch()
         outcome = run.run_stages(context, run.STAGES)
     assert outcome.worked == ()
     facts = status.facts(folder, run.STAGES)
@@ -131,26 +155,7 @@ def test_books_that_do_not_balance_are_a_bug(folder):
 def test_fork_carries_the_ledger_and_takes_the_new_recipe(folder):
     config = work(folder)
     with run.opened(folder, config, Progress(plain=True)) as context:
-        context.store.add(
-            "turn",
-            turn_id="t1",
-            parent_id=None,
-            stage="extract",
-            role="teacher",
-            template="topics",
-            prompt="p",
-            prompt_hash="h",
-            model_fingerprint="f",
-            sampling="{}",
-            sample=0,
-            text="x",
-            logprobs=None,
-            finish_reason="stop",
-            prompt_tokens=1,
-            completion_tokens=1,
-            seconds=0.1,
-            finished_at=run.now(),
-        )
+        add_turn(context.store)
     assert run.fork("first", "second", None, ["train.epochs=3"]) == 1
     forked = folder.parent / "second"
     assert reader.read(forked, "SELECT turn_id FROM turn").rows == [["t1"]]
@@ -165,3 +170,24 @@ def test_an_unknown_run_lists_the_known_ones(folder):
     with pytest.raises(UsageError) as caught:
         run.existing_folder("frist")
     assert "first" in caught.value.fix
+
+
+def test_of_two_that_start_a_run_at_once_the_first_recipe_holds(folder):
+    config = work(folder)
+    assert not run._write_recipe(folder, folder, [], config, is_new=True)
+    assert [path.name for path in folder.iterdir()] == [run.RECIPE]
+
+
+def test_a_mended_input_is_welcome_before_anything_was_made_of_it(folder, tmp_path):
+    (tmp_path / "seeds.jsonl").write_text('{"instruction": "one"}\n')
+    config = work(folder, None, [f'extract.seeds=["{tmp_path}/seeds.jsonl"]'])
+    for text in ('{"instruction": "one"}\n', '{"instruction": "two"}\n'):
+        (tmp_path / "seeds.jsonl").write_text(text)
+        with run.opened(folder, config, Progress(plain=True)):
+            pass
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", " "])
+def test_a_run_needs_a_name(name):
+    with pytest.raises(UsageError, match="no name"):
+        run.folder_of(name)
