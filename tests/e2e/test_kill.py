@@ -11,7 +11,7 @@ from pipeline import LIMIT_SECONDS, command, kill_repeatedly, run_all
 
 from localism import reader
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # the first test of each pays for a run
 
 KILLS = 4
 # Tables whose every row must come out the same when the ledger is replayed.

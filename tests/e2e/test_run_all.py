@@ -15,7 +15,7 @@ from pipeline import command, run_all
 
 from localism import offline, reader
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # the first test of each pays for a run
 
 TABLES = [
     "run",
