@@ -32,8 +32,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from localism.config import validate
 from localism.context import Context
+from localism.models_toml import validate
 from localism.paths import embedded
 from localism.progress import Progress
 from localism.prompts import load_pack

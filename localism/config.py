@@ -1,21 +1,15 @@
-"""models.toml and command-line overrides -> one frozen, validated Config.
+"""Every key of models.toml with its type, default and meaning: one frozen Config.
 
-Everything a run depends on is in here and nowhere else; nothing below this module reads the
-environment, TOML or the command line. Checks that need no model are made before any is loaded.
+Everything a run depends on is in here and nowhere else; the stages read no environment, TOML or
+command line. models_toml.py reads and checks it.
 """
 
-import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from localism import weights
-from localism.errors import ConfigError, UsageError
-from localism.paths import EMBEDDED, embedded
-from localism.prompts import load_pack
+from localism.paths import EMBEDDED
 from localism.records import stable_id
 
 # Keys that change how fast a run goes, or where things are, but not what comes out: a run may be
@@ -39,8 +33,12 @@ SPEED_ONLY = frozenset(
     }
 )
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+# Strict: "3" is no number and true is not 1.
+Number = Annotated[float, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[Whole, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -72,9 +70,9 @@ class Served(Section):
     """GPUs that share one copy of the weights."""
     data_parallel: Count = 1
     """Copies of the model."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    gpu_memory_utilization: Annotated[Number, Field(gt=0, le=1)] = 0.9
     """Share of each GPU that vLLM may take."""
-    trust_remote_code: bool = False
+    trust_remote_code: Flag = False
     """Run Python code that lies in the model folder."""
     start_timeout_seconds: Count = 900
     """How long the server may take until it is healthy."""
@@ -110,9 +108,9 @@ class Embedder(Section):
 class Student(Served):
     """The base model that is fine-tuned, and how it answers."""
 
-    temperature: Annotated[float, Field(ge=0)] = 0.9
+    temperature: Annotated[Number, Field(ge=0)] = 0.9
     """Of the answers that are judged."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Of the answers that are judged."""
     max_tokens: Count = 2048
     """Longest answer, in tokens."""
@@ -153,7 +151,7 @@ class Cluster(Section):
 
     merge_cosine: Fraction = 0.90
     """Names at least this alike are one skill (complete linkage)."""
-    min_cluster_size: Annotated[int, Field(ge=2)] = 2
+    min_cluster_size: Annotated[Whole, Field(ge=2)] = 2
     """Of HDBSCAN."""
     min_samples: Count = 1
     """Of HDBSCAN."""
@@ -168,9 +166,9 @@ class MixSection(Section):
     """Draw single skills, or clusters of them."""
     train: Count = 4000
     """Examples planned for training."""
-    dev: Annotated[int, Field(ge=2)] = 100
+    dev: Annotated[Whole, Field(ge=2)] = 100
     """Held out to pick the checkpoint."""
-    test: Annotated[int, Field(ge=2)] = 200
+    test: Annotated[Whole, Field(ge=2)] = 200
     """Held out to measure the picked checkpoint."""
 
 
@@ -195,7 +193,7 @@ class Train(Section):
 
     epochs: Count = 15
     """Passes over the data; one checkpoint each."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-5
+    learning_rate: Annotated[Number, Field(gt=0)] = 2e-5
     """Peak; cosine to zero."""
     batch: Count = 64
     """Examples a step over all devices."""
@@ -203,11 +201,11 @@ class Train(Section):
     """Examples a device and forward pass; batch must be a multiple of devices x micro_batch."""
     warmup: Fraction = 0.03
     """Share of the steps."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     """AdamW's."""
     max_length: Count = 4096
     """Tokens of prompt and response together; longer examples are cut and counted."""
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: Flag = True
     """Less memory, more time."""
     threads: Count | None = None
     """CPU threads; only where there is no GPU."""
@@ -216,16 +214,16 @@ class Train(Section):
 class Pick(Section):
     """Stage pick: which checkpoint is best on dev."""
 
-    both_orders: bool = True
+    both_orders: Flag = True
     """Judge every pair in both orders and average; off imitates AlpacaEval's single order."""
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    bootstrap: Annotated[Whole, Field(ge=100)] = 1000
     """Resamples behind every interval."""
 
 
 class Config(Section):
     """A whole models.toml."""
 
-    seed: int = 0
+    seed: Whole = 0
     """Of everything that is drawn."""
     teacher: Teacher
     judge: Judge
@@ -272,229 +270,3 @@ def _without_speed(table: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in table.items()
         if key not in SPEED_ONLY
     }
-
-
-# ---- reading -------------------------------------------------------------------------------
-
-
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read models.toml, apply KEY=VALUE overrides, resolve paths, check everything that is cheap.
-
-    Raises ConfigError (file, table and key in `where`) or UsageError (a malformed override).
-    """
-    try:
-        table = tomllib.loads(path.read_text())
-    except OSError as unread:
-        raise ConfigError(
-            "no models.toml here",
-            where=f"{path} ({unread.strerror})",
-            fix="write one with `localism init --for h100` (or laptop), or pass --models FILE",
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
-        raise ConfigError(
-            "models.toml is not valid TOML", where=f"{path}: {broken}", fix="mend that line"
-        ) from None
-    config = validate(apply_overrides(table, overrides), str(path))
-    config = _resolve(config, path.resolve().parent)
-    check_files(config, str(path))
-    return config
-
-
-def validate(table: dict[str, Any], source: str) -> Config:
-    """A Config from plain tables; the first mistake becomes a ConfigError."""
-    try:
-        config = Config.model_validate(table)
-    except ValidationError as wrong:
-        raise _explain(wrong, table, source) from None
-    for problem, key, fix in _contradictions(config):
-        raise ConfigError(problem, where=f"{source} {key}", fix=fix)
-    return config
-
-
-def apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The table with every KEY=VALUE set; UsageError for one that is malformed."""
-    for override in overrides:
-        _apply(table, override)
-    return table
-
-
-def _apply(table: dict[str, Any], override: str) -> None:
-    """Set one dotted key: train.epochs=3. The value is TOML, or text if it is not."""
-    key, sign, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not sign or not all(parts):
-        raise UsageError(
-            "override is not of the form KEY=VALUE",
-            where=f"--set {override}",
-            fix="for instance --set train.epochs=3",
-        )
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    for part in parts[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise UsageError(
-                f"{part} is a value, not a table",
-                where=f"--set {override}",
-                fix="docs/models-toml.md lists every key",
-            )
-    table[parts[-1]] = value
-
-
-def _explain(wrong: ValidationError, table: dict[str, Any], source: str) -> ConfigError:
-    error = wrong.errors()[0]
-    path = [str(part) for part in error["loc"]]
-    key = _spell(path)
-    fix = "docs/models-toml.md lists every key with its meaning"
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        near = difflib.get_close_matches(path[-1], known, 1, 0.5)
-        fix = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return ConfigError(f"unknown key {path[-1]}", where=f"{source} {key}", fix=fix)
-    if error["type"] == "missing":
-        return ConfigError(
-            f"{path[-1]} is missing",
-            where=f"{source} {key}",
-            fix=f"add it; `localism init` writes a complete file. {fix}",
-        )
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return ConfigError(
-        f"{path[-1]}: {message}", where=f"{source} {key} = {error['input']!r}", fix=fix
-    )
-
-
-def _spell(path: list[str]) -> str:
-    """['train', 'epochs'] -> '[train].epochs'; ['seed'] -> 'seed'."""
-    return path[0] if len(path) == 1 else f"[{path[0]}].{'.'.join(path[1:])}"
-
-
-def _known_keys(path: list[str]) -> list[str]:
-    section: type[BaseModel] = Config
-    for part in path:
-        annotation = section.model_fields[part].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
-    return list(section.model_fields)
-
-
-def _contradictions(config: Config) -> list[tuple[str, str, str]]:
-    """(problem, key, fix) of values that are each fine and cannot be together."""
-    train, judge, extract = config.train, config.judge, config.extract
-    found = []
-    for role in ("teacher", "judge", "student"):
-        section: Served = getattr(config, role)
-        if role == "judge" and judge.same_as:
-            if judge.path or judge.endpoints:
-                found.append(
-                    (
-                        "the judge has a model of its own and same_as",
-                        "[judge].same_as",
-                        "keep one of the two",
-                    )
-                )
-        elif bool(section.path) == bool(section.endpoints):
-            found.append(
-                (
-                    f"the {role} needs a path or endpoints, and not both",
-                    f"[{role}]",
-                    "path = a model folder on disk, endpoints = servers that run already",
-                )
-            )
-    if config.student.endpoints:
-        found.append(
-            (
-                "the student is fine-tuned here and cannot sit behind endpoints",
-                "[student].endpoints",
-                "give its folder as path",
-            )
-        )
-    if train.batch % train.micro_batch:
-        found.append(
-            (
-                f"batch {train.batch} is not a multiple of micro_batch {train.micro_batch}",
-                "[train].batch",
-                f"use a multiple of {train.micro_batch}, or another micro_batch",
-            )
-        )
-    if extract.method != "sda" and not extract.seeds:
-        found.append(
-            (
-                f"method {extract.method!r} needs seed examples",
-                "[extract].seeds",
-                "name a JSONL file with an instruction in each row",
-            )
-        )
-    skills = extract.topics * extract.skills_per_topic
-    if extract.method == "sda" and config.mix.k > skills:
-        found.append(
-            (
-                f"k = {config.mix.k} is larger than the {skills} skills that are asked for",
-                "[mix].k",
-                "use a smaller k, or ask for more skills in [extract]",
-            )
-        )
-    return found
-
-
-def _resolve(config: Config, base: Path) -> Config:
-    """Paths become absolute: relative ones are relative to models.toml."""
-
-    def absolute(path: str) -> str:
-        is_name = not path or path.startswith(EMBEDDED)
-        return path if is_name else str((base / Path(path).expanduser()).resolve())
-
-    changes: dict[str, Any] = {}
-    for role in ("teacher", "judge", "student", "embedder"):
-        section = getattr(config, role)
-        update = {"path": absolute(section.path)}
-        if role != "embedder":
-            update["api_key_file"] = absolute(section.api_key_file)
-        changes[role] = section.model_copy(update=update)
-    if (base / config.prompts.pack / "pack.toml").exists():
-        changes["prompts"] = config.prompts.model_copy(
-            update={"pack": absolute(config.prompts.pack)}
-        )
-    seeds = tuple(absolute(path) for path in config.extract.seeds)
-    changes["extract"] = config.extract.model_copy(update={"seeds": seeds})
-    return config.model_copy(update=changes)
-
-
-def check_files(config: Config, source: str) -> None:
-    """Model folders, prompt pack and seed files exist and are whole. Loads no weights."""
-    for role in ("teacher", "judge", "student"):
-        section: Served = getattr(config, role)
-        if section.path:
-            weights.check_model_folder(
-                embedded(section.path),
-                f"{source} [{role}].path",
-                needs_chat_template=role != "student",
-            )
-        if section.api_key_file and not Path(section.api_key_file).is_file():
-            raise ConfigError(
-                "the file with the endpoints' API key does not exist",
-                where=f"{source} [{role}].api_key_file = {section.api_key_file!r}",
-                fix="give the path of a file that holds the key and nothing else",
-            )
-    folder = embedded(config.embedder.path)
-    if not (folder / "modules.json").exists():
-        raise ConfigError(
-            "not a sentence-transformers folder (modules.json is missing)",
-            where=f"{source} [embedder].path = {config.embedder.path!r}",
-            fix="name the folder of a sentence-transformers model, or embedded:minilm",
-        )
-    pack = load_pack(config.prompts.pack)
-    if config.curate.skills == "judge" and not pack.has("shows_skill"):
-        raise ConfigError(
-            f"prompt pack {pack.name} cannot ask whether a skill is shown",
-            where=f"{source} [curate].skills = 'judge'",
-            fix="add shows_skill.txt to the pack, or use skills = 'words' or 'off'",
-        )
-    for path in config.extract.seeds:
-        if not embedded(path).is_file():
-            raise ConfigError(
-                "seed file does not exist",
-                where=f"{source} [extract].seeds = {path!r}",
-                fix="give the path of a JSONL file",
-            )

@@ -6,6 +6,7 @@ of its own, in a read-only transaction and within a time limit; nobody outside c
 """
 
 import json
+import math
 import os
 import socket
 import socketserver
@@ -19,7 +20,7 @@ from typing import Any
 import duckdb
 
 from localism.errors import ConfigError, LocalismError, UsageError
-from localism.store import SETTINGS, Store
+from localism.store import SETTINGS, Store, not_a_corpus
 
 SOCKET = "corpus.sock"
 CORPUS = "corpus.duckdb"
@@ -60,12 +61,12 @@ def read(folder: Path, sql: str, time_limit: float = TIME_LIMIT_SECONDS) -> Tabl
         return answer
     try:
         connection = duckdb.connect(str(corpus), read_only=True, config=SETTINGS)
-    except duckdb.IOException:
+    except duckdb.IOException as unreadable:
         # A run started, or one is about to listen: ask once more, then say who holds the file.
         answer = _ask_running_process(folder, sql, time_limit)
         if answer is not None:
             return answer
-        raise UsageError(
+        raise not_a_corpus(corpus, unreadable) or UsageError(
             "the corpus is held by a process that does not answer",
             where=str(corpus),
             fix="try again in a few seconds",
@@ -143,9 +144,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return str(value)
+    return number if math.isfinite(number) else None  # JSON has no NaN
 
 
 # ---- the socket ----------------------------------------------------------------------------

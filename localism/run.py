@@ -1,7 +1,6 @@
 """A run: its folder, its frozen recipe, its lock, and the nine stages in order."""
 
 import fcntl
-import hashlib
 import importlib
 import json
 import os
@@ -13,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from localism import __version__, offline, reader, weights
-from localism.config import Config, apply_overrides, check_files, load, validate
+from localism import __version__, assets, offline, reader
+from localism.config import Config
 from localism.context import Context
 from localism.errors import ConfigError, StageError, UsageError
-from localism.paths import embedded
+from localism.models_toml import apply_overrides, check_files, load, validate
 from localism.progress import Progress
-from localism.prompts import load_pack, packaged
+from localism.prompts import packaged
 from localism.records import LOCK, STAGES, stable_id
 from localism.store import Store, now
 
@@ -111,13 +110,27 @@ class _Recipe(NamedTuple):
     config: Config
 
 
+def _stored(folder: Path) -> dict[str, Any]:
+    """models, overrides and config of recipe.json."""
+    try:
+        stored: dict[str, Any] = json.loads((folder / RECIPE).read_text())
+        return {key: stored[key] for key in ("models", "overrides", "config")}
+    except (ValueError, KeyError, TypeError) as damaged:
+        raise ConfigError(
+            "the recipe of this run cannot be read",
+            where=f"{folder / RECIPE}: {damaged}",
+            fix='its config is also in the corpus (localism sql "SELECT recipe FROM run"); restore '
+            "the file, or start a new run with --run NEW",
+        ) from None
+
+
 def _frozen(folder: Path) -> Config:
-    return validate(json.loads((folder / RECIPE).read_text())["config"], str(folder / RECIPE))
+    return validate(_stored(folder)["config"], str(folder / RECIPE))
 
 
 def _asked(folder: Path, models: Path | None, overrides: Sequence[str]) -> _Recipe:
     """What a call asks of an existing run: its own models.toml and overrides, then the call's."""
-    stored = json.loads((folder / RECIPE).read_text())
+    stored = _stored(folder)
     source, merged = models or Path(stored["models"]), (*stored["overrides"], *overrides)
     if models or source.exists():
         return _Recipe(source, merged, load(source, merged))
@@ -188,7 +201,7 @@ def opened(folder: Path, config: Config, progress: Progress) -> Iterator[Context
         offline.close_air_gap(folder, urls)
         with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
             _record_run(store, folder, config)
-            _record_assets(store, config)
+            assets.record(store, config)
             yield Context(config, store, folder, progress)
 
 
@@ -221,57 +234,6 @@ def _record_run(store: Store, folder: Path, config: Config) -> None:
         recipe_hash=config.recipe_hash(),
         rehearsal=config.is_rehearsal(),
     )
-
-
-def _record_assets(store: Store, config: Config) -> None:
-    """Note what came from outside; refuse to go on when it is not what the run started with."""
-    if not store.value("SELECT count(*) FROM turn"):
-        store.execute("DELETE FROM asset")  # nothing was made of them: a mended file is welcome
-    known = {row["asset_id"]: row for row in store.query("SELECT * FROM asset")}
-    for asset in _assets(config):
-        earlier = known.get(asset["asset_id"])
-        if earlier and earlier["fingerprint"] != asset["fingerprint"]:
-            raise ConfigError(
-                f"{asset['role']}: not what this run was started with",
-                where=f"{asset['path']} (was {earlier['path']})",
-                fix="put the earlier one back, or start a new run with --run NEW",
-            )
-        store.add("asset", **asset)
-
-
-def _assets(config: Config) -> Iterator[dict[str, Any]]:
-    for role in ("teacher", "judge", "student", "embedder"):
-        section = config.embedder if role == "embedder" else config.served(role)
-        if not section.path:
-            continue
-        folder = embedded(section.path)
-        yield {
-            "asset_id": role,
-            "role": role,
-            "path": section.path,
-            "fingerprint": weights.fingerprint(folder),
-            "parameters": weights.parameter_count(folder),
-            "bytes": weights.total_bytes(folder),
-        }
-    pack = load_pack(config.prompts.pack)
-    yield {
-        "asset_id": "prompts",
-        "role": "prompts",
-        "path": config.prompts.pack,
-        "fingerprint": pack.fingerprint,
-        "parameters": None,
-        "bytes": None,
-    }
-    for path in config.extract.seeds:
-        size = embedded(path).stat().st_size
-        yield {
-            "asset_id": stable_id("seeds", path),
-            "role": "seeds",
-            "path": path,
-            "fingerprint": hashlib.sha256(embedded(path).read_bytes()).hexdigest()[:16],
-            "parameters": None,
-            "bytes": size,
-        }
 
 
 # ---- stages --------------------------------------------------------------------------------

@@ -39,6 +39,19 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+def not_a_corpus(path: Path, refused: duckdb.IOException) -> StageError | None:
+    """The error for a file that DuckDB cannot read, or None when another process holds it."""
+    reason = str(refused).splitlines()[0]
+    if "Could not set lock" in reason:
+        return None
+    return StageError(
+        "the corpus cannot be opened",
+        where=f"{path}: {reason}",
+        fix="check who may read it, and that it was copied whole; if it is damaged, move the run "
+        "folder aside and start it again",
+    )
+
+
 def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Open for writing; a reader that holds the file for a moment is waited for."""
     deadline = time.monotonic() + LOCK_SECONDS
@@ -46,6 +59,8 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
         try:
             return duckdb.connect(str(path), config=SETTINGS)
         except duckdb.IOException as locked:
+            if damage := not_a_corpus(path, locked):
+                raise damage from None
             if time.monotonic() > deadline:
                 raise StageError(
                     "the corpus is open in another process",

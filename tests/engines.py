@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from localism.config import Config, validate
+from localism.config import Config
 from localism.context import Context
+from localism.models_toml import validate
 from localism.progress import Progress
 from localism.serving.client import Client
 from localism.serving.server import serve

@@ -28,8 +28,9 @@ SILENCE_SECONDS = 120.0
 FIRST_SECONDS_PER_TOKEN = 2.0
 SLOWER_THAN_SEEN = 20.0
 RATE_WINDOW_SECONDS = 30.0
-
-
+# A proxy's word that the server behind it is away: no fault of the request, which waits as for a
+# broken connection.
+GATEWAY_STATUS = frozenset({502, 503, 504})
 # Tokenizing takes milliseconds; behind a queue of long prompts it has been seen to take seconds.
 POST_SECONDS = 300.0
 
@@ -212,8 +213,11 @@ class Endpoints:
         except TimeoutError as silent:
             await self._lost(endpoint, silent, is_silent=True)
             raise Lost(str(silent)) from silent
-        except openai.APIStatusError:
+        except openai.APIStatusError as refused:
             endpoint.last_heard = time.monotonic()
+            if refused.status_code in GATEWAY_STATUS and not self._engine:
+                self._set_aside(endpoint, refused)
+                raise Lost(f"HTTP {refused.status_code} from {endpoint.url}") from refused
             raise
         finally:
             endpoint.outstanding -= 1

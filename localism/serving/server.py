@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from localism import assets
 from localism.config import Served
 from localism.context import Context
 from localism.errors import ConfigError
-from localism.records import stable_id
 from localism.serving.client import QUEUED, Client
 from localism.serving.endpoints import Endpoints
 from localism.serving.engine import Engine, table_of
@@ -70,12 +70,12 @@ async def _external(context: Context, role: str, stage: str) -> Client:
     )
     try:
         model = await endpoints.find_model(section.served_name, f"models.toml [{table}].endpoints")
+        asset = assets.served(role, model, section.endpoints)
+        assets.pin(context.store, asset)
     except BaseException:
         await endpoints.close()
         raise
-    # The weights cannot be seen from here; what the server says of them has to do.
-    fingerprint = stable_id(model["id"], model.get("root"), model.get("max_model_len"))
-    return Client(context, role, stage, endpoints, fingerprint, in_flight)
+    return Client(context, role, stage, endpoints, asset["fingerprint"], in_flight)
 
 
 def _in_flight(context: Context, stage: str, section: Served, engines: int) -> int:

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 
 import localism
-from localism.config import Config, validate
+from localism.config import Config
 from localism.context import Context
 from localism.errors import ConfigError, MachineError, StageError
+from localism.models_toml import validate
 from localism.offline import child_environment
 from localism.paths import embedded
 from localism.progress import Progress

@@ -32,6 +32,8 @@ class Stub(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.headers: dict[str, str] = {}
         self.is_down = False
+        self.listing = 200
+        self.model = "stub"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
@@ -54,10 +56,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._send(
-            200,
+            self.server.listing,
             {
                 "object": "list",
-                "data": [{"id": "stub", "object": "model", "created": 0, "owned_by": "us"}],
+                "data": [
+                    {"id": self.server.model, "object": "model", "created": 0, "owned_by": "us"}
+                ],
             },
         )
 
@@ -172,6 +176,35 @@ def test_a_server_that_always_fails_ends_in_a_failed_row_and_no_turn(new_context
     assert reason.startswith(f"no answer in {client_module.ATTEMPTS} attempts")
     assert len(server.asked) == client_module.ATTEMPTS
     assert context.store.value("SELECT count(*) FROM turn") == 0
+
+
+def test_a_proxy_whose_server_is_away_is_waited_for_however_often_it_is_asked(new_context, stub):
+    server = stub(lambda *_: (server.listing, 0))
+
+    async def work(client: Client) -> str:
+        server.listing = 503
+        asking = asyncio.create_task(say(client, "hello"))
+        await asyncio.sleep(2.5)  # far more rests than there are attempts
+        server.listing = 200
+        return await asking
+
+    text, _ = with_client(new_context, (server.url,), work)
+    assert text == "re: hello"
+    assert len(server.asked) < client_module.ATTEMPTS
+
+
+def test_another_model_behind_the_endpoints_is_refused(new_context, stub):
+    server = stub()
+    _, context = with_client(new_context, (server.url,), lambda c: say(c, "hello"))
+    server.model = "another"
+
+    async def work() -> None:
+        async with serve(context, "teacher", "curate") as client:
+            await say(client, "hello")
+
+    with pytest.raises(ConfigError, match="not what this run was started with") as refused:
+        asyncio.run(work())
+    assert "another at" in refused.value.where and "stub at" in refused.value.where
 
 
 def test_retry_after_is_obeyed(new_context, stub):

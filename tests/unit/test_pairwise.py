@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localism.config import validate
 from localism.context import Context
 from localism.errors import StageError
 from localism.judging import scores
 from localism.judging.heldout import HeldOutItem, held_out, unanswered
 from localism.judging.pairwise import battles, orders, read_verdict, unjudged
 from localism.judging.picking import Interval
+from localism.models_toml import validate
 from localism.progress import Progress
 from localism.prompts import load_pack
 from localism.records import stable_id

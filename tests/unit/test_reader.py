@@ -7,7 +7,7 @@ import time
 import pytest
 
 from localism import reader
-from localism.errors import ConfigError, UsageError
+from localism.errors import ConfigError, StageError, UsageError
 from localism.store import Store
 
 OPEN = """
@@ -136,11 +136,21 @@ def test_wrong_sql_is_an_error_with_a_fix(running, statement):
 def test_values_come_as_json_can_carry_them(running):
     row = reader.read(
         running[0],
-        "SELECT [1, 2], {'a': 1.5::DECIMAL(4,1)}, NULL, DATE '2026-01-02', 'x'::BLOB, 1e400",
+        "SELECT [1, 2], {'a': 1.5::DECIMAL(4,1)}, NULL, DATE '2026-01-02', 'x'::BLOB, 1e400,"
+        " 'nan'::DOUBLE, TIMESTAMPTZ '2026-01-02 03:04:05+00'",
     ).rows[0]
     assert row[:4] == [[1, 2], {"a": 1.5}, None, "2026-01-02"]
+    assert row[5:7] == [None, None] and row[7].startswith("2026-01-02 03:04:05")
 
 
 def test_a_folder_without_a_corpus_says_so(tmp_path):
     with pytest.raises(ConfigError, match="no corpus"):
         reader.read(tmp_path, "SELECT 1")
+
+
+def test_a_file_that_is_no_corpus_is_said_to_be_damaged(tmp_path):
+    (tmp_path / reader.CORPUS).write_bytes(b"x" * 9999)
+    with pytest.raises(StageError, match="cannot be opened"):
+        reader.read(tmp_path, "SELECT 1")
+    with pytest.raises(StageError, match="cannot be opened"):
+        Store(tmp_path / reader.CORPUS)

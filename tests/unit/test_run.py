@@ -165,6 +165,15 @@ def test_fork_carries_the_ledger_and_takes_the_new_recipe(folder):
         run.fork("first", "second", None, [])
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"models": "models.toml"}'])
+def test_a_damaged_recipe_is_named(folder, text):
+    work(folder)
+    (folder / run.RECIPE).write_text(text)
+    with pytest.raises(ConfigError, match="recipe") as refused:
+        work(folder)
+    assert run.RECIPE in refused.value.where
+
+
 def test_an_unknown_run_lists_the_known_ones(folder):
     work(folder)
     with pytest.raises(UsageError) as caught:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from localism import config
+from localism import models_toml
 from localism.errors import ConfigError, LocalismError, UsageError
 from localism.prompts import packaged
 
 EMBEDDED = packaged("models.toml").read_text()
-TEACHER = Path(config.__file__).parent / "embedded" / "teacher"
+TEACHER = Path(models_toml.__file__).parent / "embedded" / "teacher"
 
 
 def write(folder: Path, text: str = EMBEDDED) -> Path:
@@ -20,17 +20,17 @@ def write(folder: Path, text: str = EMBEDDED) -> Path:
 
 
 def test_the_embedded_default_is_valid_and_a_rehearsal(tmp_path):
-    loaded = config.load(write(tmp_path))
+    loaded = models_toml.load(write(tmp_path))
     assert loaded.is_rehearsal()
     assert loaded.served("judge") is loaded.teacher
     assert loaded.served("student") is loaded.student
 
 
 def test_the_h100_template_differs_from_a_loadable_file_only_by_its_paths(tmp_path):
-    template = Path(config.__file__).parent / "templates" / "models-h100.toml"
+    template = Path(models_toml.__file__).parent / "templates" / "models-h100.toml"
     text = template.read_text()
     text = text.replace("/models/teacher-70b-instruct", "embedded:teacher")
-    loaded = config.load(
+    loaded = models_toml.load(
         write(tmp_path, text.replace("/models/student-3b-base", "embedded:student"))
     )
     assert (loaded.train.epochs, loaded.mix.train, loaded.prompts.pack) == (15, 4000, "paper")
@@ -55,6 +55,16 @@ def test_the_h100_template_differs_from_a_loadable_file_only_by_its_paths(tmp_pa
         ('student.endpoints=["http://a/v1"]', "needs a path or endpoints", "[student]", "path"),
         ("extract.seeds=[]", "needs seed examples", "[extract].seeds", "JSONL"),
         ('extract.seeds=["no.jsonl"]', "seed file", "[extract].seeds", "JSONL"),
+        ("train.epochs='3'", "valid integer", "[train].epochs = '3'", "models-toml"),
+        ("mix.train=true", "valid integer", "[mix].train = True", "models-toml"),
+        ("pick.both_orders=1", "valid boolean", "[pick].both_orders = 1", "models-toml"),
+        ("train.warmup=false", "valid number", "[train].warmup = False", "models-toml"),
+        (
+            'teacher={path="", endpoints=["http://node:80x0/v1"]}',
+            "no base URL",
+            "[teacher].endpoints",
+            "http://node1:8000/v1",
+        ),
         ("seed=one", "seed", "seed = 'one'", "models-toml"),
     ],
 )
@@ -63,7 +73,7 @@ def test_a_mistake_names_its_key_and_the_fix(tmp_path, override, problem, where,
     if override.startswith("mix.k"):
         overrides.append("extract.method=sda")
     with pytest.raises(ConfigError) as caught:
-        config.load(write(tmp_path), overrides)
+        models_toml.load(write(tmp_path), overrides)
     assert problem in caught.value.problem
     assert where in caught.value.where
     assert fix in caught.value.fix
@@ -73,7 +83,7 @@ def test_a_mistake_names_its_key_and_the_fix(tmp_path, override, problem, where,
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "train..epochs=3", "seed.x=1"])
 def test_a_malformed_override_is_a_usage_error(tmp_path, override):
     with pytest.raises(UsageError) as caught:
-        config.load(write(tmp_path), [override])
+        models_toml.load(write(tmp_path), [override])
     assert override in caught.value.where
     assert caught.value.exit_code == 2
 
@@ -81,19 +91,19 @@ def test_a_malformed_override_is_a_usage_error(tmp_path, override):
 @pytest.mark.parametrize("text", ["seed = = 1", "[teacher\n", "\x00"])
 def test_broken_toml_says_where(tmp_path, text):
     with pytest.raises(ConfigError, match="not valid TOML") as caught:
-        config.load(write(tmp_path, text))
+        models_toml.load(write(tmp_path, text))
     assert "line" in caught.value.where
 
 
 def test_a_missing_file_points_to_init(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        config.load(tmp_path / "absent.toml")
+        models_toml.load(tmp_path / "absent.toml")
     assert "localism init" in caught.value.fix
 
 
 def test_a_missing_table_says_how_to_get_a_complete_file(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        config.load(write(tmp_path, "[judge]\nsame_as = 'teacher'\n"))
+        models_toml.load(write(tmp_path, "[judge]\nsame_as = 'teacher'\n"))
     assert "teacher" in caught.value.problem
     assert "localism init" in caught.value.fix
 
@@ -112,7 +122,7 @@ def test_an_incomplete_teacher_folder_is_refused(tmp_path, remove, problem):
     shutil.copytree(TEACHER, folder)
     (folder / remove).unlink()
     with pytest.raises(ConfigError, match=problem) as caught:
-        config.load(write(tmp_path), ["teacher.path=model"])
+        models_toml.load(write(tmp_path), ["teacher.path=model"])
     assert "[teacher].path" in caught.value.where
 
 
@@ -122,7 +132,7 @@ def test_torn_weights_are_refused(tmp_path):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ConfigError, match="damaged") as caught:
-        config.load(write(tmp_path), ["teacher.path=model"])
+        models_toml.load(write(tmp_path), ["teacher.path=model"])
     assert "bytes expected" in caught.value.where
 
 
@@ -130,20 +140,20 @@ def test_a_base_student_needs_no_chat_template(tmp_path):
     folder = tmp_path / "base"
     shutil.copytree(TEACHER.parent / "student", folder)
     (folder / "chat_template.jinja").unlink(missing_ok=True)
-    assert config.load(write(tmp_path), ["student.path=base"]).student.path == str(folder)
+    assert models_toml.load(write(tmp_path), ["student.path=base"]).student.path == str(folder)
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     shutil.copytree(TEACHER, tmp_path / "weights")
     monkeypatch.chdir("/")
-    loaded = config.load(write(tmp_path), ["teacher.path=weights"])
+    loaded = models_toml.load(write(tmp_path), ["teacher.path=weights"])
     assert loaded.teacher.path == str(tmp_path / "weights")
 
 
 def test_speed_keys_leave_the_recipe_alone_and_others_do_not(tmp_path):
-    base = config.load(write(tmp_path))
-    faster = config.load(write(tmp_path), ["teacher.max_num_seqs=64", "embedder.batch_size=8"])
-    other = config.load(write(tmp_path), ["train.epochs=9"])
+    base = models_toml.load(write(tmp_path))
+    faster = models_toml.load(write(tmp_path), ["teacher.max_num_seqs=64", "embedder.batch_size=8"])
+    other = models_toml.load(write(tmp_path), ["train.epochs=9"])
     assert faster.recipe_hash() == base.recipe_hash()
     assert other.recipe_hash() != base.recipe_hash()
 

@@ -1,0 +1,85 @@
+"""What a run takes from outside: noted once, and the same at every later call or refused."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from localism import weights
+from localism.config import Config
+from localism.errors import ConfigError
+from localism.paths import embedded
+from localism.prompts import load_pack
+from localism.records import stable_id
+from localism.store import Row, Store
+
+
+def record(store: Store, config: Config) -> None:
+    """Note what came from outside; refuse to go on when it is not what the run started with."""
+    if not store.value("SELECT count(*) FROM turn"):
+        store.execute("DELETE FROM asset")  # nothing was made of them: a mended file is welcome
+    for asset in _assets(config):
+        pin(store, asset)
+
+
+def pin(store: Store, asset: Row) -> None:
+    """The first of its id is noted; ConfigError when a later one is another."""
+    known = store.query("SELECT * FROM asset WHERE asset_id = ?", [asset["asset_id"]])
+    if known and known[0]["fingerprint"] != asset["fingerprint"]:
+        raise ConfigError(
+            f"{asset['role']}: not what this run was started with",
+            where=f"{asset['path']} (was {known[0]['path']})",
+            fix="put the earlier one back, or start a new run with --run NEW",
+        )
+    store.add("asset", **asset)
+
+
+def served(role: str, model: Mapping[str, Any], urls: Sequence[str]) -> Row:
+    """The asset of a model behind endpoints, by what the server says of it.
+
+    The weights cannot be seen from here. Its name and the last part of its root have to do: hosts,
+    folders and the length limit may change while the model stays the same.
+    """
+    root = str(model.get("root") or "").rstrip("/").rpartition("/")[2]
+    return {
+        "asset_id": role,
+        "role": role,
+        "path": f"{model['id']} at {', '.join(urls)}",
+        "fingerprint": stable_id("served", model["id"], root),
+        "parameters": None,
+        "bytes": None,
+    }
+
+
+def _assets(config: Config) -> Iterator[Row]:
+    for role in ("teacher", "judge", "student", "embedder"):
+        section = config.embedder if role == "embedder" else config.served(role)
+        if not section.path:
+            continue
+        folder = embedded(section.path)
+        yield {
+            "asset_id": role,
+            "role": role,
+            "path": section.path,
+            "fingerprint": weights.fingerprint(folder),
+            "parameters": weights.parameter_count(folder),
+            "bytes": weights.total_bytes(folder),
+        }
+    pack = load_pack(config.prompts.pack)
+    yield {
+        "asset_id": "prompts",
+        "role": "prompts",
+        "path": config.prompts.pack,
+        "fingerprint": pack.fingerprint,
+        "parameters": None,
+        "bytes": None,
+    }
+    for path in config.extract.seeds:
+        size = embedded(path).stat().st_size
+        yield {
+            "asset_id": stable_id("seeds", path),
+            "role": "seeds",
+            "path": path,
+            "fingerprint": hashlib.sha256(embedded(path).read_bytes()).hexdigest()[:16],
+            "parameters": None,
+            "bytes": size,
+        }
