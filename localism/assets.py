@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from localism import weights
@@ -73,13 +74,29 @@ def _assets(config: Config) -> Iterator[Row]:
         "parameters": None,
         "bytes": None,
     }
-    for path in config.extract.seeds:
-        size = embedded(path).stat().st_size
+    taxonomy = config.extract.taxonomy
+    sources = [("taxonomy", taxonomy)] if taxonomy else []
+    sources += [("seeds", seeds.path) for seeds in config.extract.seeds]
+    for role, path in sources:
         yield {
-            "asset_id": stable_id("seeds", path),
-            "role": "seeds",
+            "asset_id": stable_id(role, path),
+            "role": role,
             "path": path,
-            "fingerprint": hashlib.sha256(embedded(path).read_bytes()).hexdigest()[:16],
+            "fingerprint": _content(embedded(path)),
             "parameters": None,
-            "bytes": size,
+            "bytes": sum(file.stat().st_size for file in _files(embedded(path))),
         }
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _content(path: Path) -> str:
+    """Hash of a file, or of every file of a folder with its name."""
+    digest = hashlib.sha256()
+    for file in _files(path):
+        digest.update(str(file.relative_to(path)).encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]

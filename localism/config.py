@@ -7,7 +7,7 @@ command line. models_toml.py reads and checks it.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from localism.paths import EMBEDDED
 from localism.records import stable_id
@@ -99,10 +99,10 @@ class Embedder(Section):
 
     path: str = f"{EMBEDDED}minilm"
     """sentence-transformers folder; embedded:minilm is all-MiniLM-L6-v2."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where it runs. On cuda it keeps its GPU memory until the run's process ends."""
-    batch_size: Count = 256
-    """Texts a batch."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs; auto takes a GPU where there is one. On a GPU it has a process of its own."""
+    batch_size: Count | None = None
+    """Texts a batch; chosen from the device when absent."""
 
 
 class Student(Served):
@@ -123,13 +123,40 @@ class Prompts(Section):
     """A folder under prompts/, or a path."""
 
 
+class SeedSource(Section):
+    """Seed data: a file or folder, how much of it, and which columns. A bare path will do."""
+
+    path: str
+    """JSONL, JSON, Parquet or CSV file, or a Hugging Face dataset folder."""
+    sample: Count | None = None
+    """Examples drawn, seeded; [extract].seed_examples when absent."""
+    split: str = ""
+    """Of a dataset folder with several splits; empty is train, or the only one."""
+    instruction: str = ""
+    """Column with the instruction; found by itself in Alpaca, messages and prompt-completion."""
+    input: str = ""
+    """Column that is put behind the instruction."""
+    response: str = ""
+    """Column with the response."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str) else value
+
+
 class Extract(Section):
     """Stage extract: what the teacher is asked for."""
 
     method: Literal["sda", "sdd", "both"] = "sda"
     """sda asks the model itself; sdd labels seed examples; both merges the two."""
+    domain: str = ""
+    """Keep to this domain, for instance "safety"; empty is everything that people ask about."""
+    taxonomy: str = ""
+    """File of topics, one a line, or of fields > subjects > topics (JSON or TOML); the teacher is
+    then asked for skills alone, or for the topics that its subjects lack."""
     topics: Count = 150
-    """Topics wanted."""
+    """Topics wanted; with subjects in the taxonomy, of each subject."""
     skills_per_topic: Count = 8
     """Skills wanted from each topic."""
     query_types: Count = 18
@@ -140,10 +167,15 @@ class Extract(Section):
     """Replies sampled from each prompt."""
     max_rounds: Count = 12
     """Most rounds of prompts until the wanted number is reached."""
-    seeds: tuple[str, ...] = ()
-    """JSONL files of instruction (and response), for sdd; embedded:seeds.jsonl ships."""
+    least_yield: Fraction = 0.05
+    """A round is dry when less than this share of its items is new; two dry rounds end a list."""
+    retries: Annotated[Whole, Field(ge=0)] = 2
+    """How often a reply without a usable item is asked for again."""
+    seeds: tuple[SeedSource, ...] = ()
+    """Seed data for sdd: paths (JSONL, JSON, Parquet, CSV, or a Hugging Face dataset folder;
+    embedded:seeds.jsonl ships), or tables of path, sample and columns."""
     seed_examples: Count = 5200
-    """How many of them are labelled."""
+    """How many examples of each source are labelled, unless it says how many itself."""
 
 
 class Cluster(Section):
@@ -151,10 +183,25 @@ class Cluster(Section):
 
     merge_cosine: Fraction = 0.90
     """Names at least this alike are one skill (complete linkage)."""
+    method: Literal["auto", "hdbscan", "fast", "cuml"] = "auto"
+    """hdbscan is exact; fast clusters a sample and gives the rest to the nearest cluster, for 100k
+    names and more; cuml is HDBSCAN on the GPU, where installed; auto is hdbscan, or fast."""
     min_cluster_size: Annotated[Whole, Field(ge=2)] = 2
-    """Of HDBSCAN."""
+    """Of HDBSCAN; 3 or 5 give coarser themes and more noise."""
     min_samples: Count = 1
-    """Of HDBSCAN."""
+    """Of HDBSCAN; above 1 most skill names become noise."""
+    selection: Literal["leaf", "eom"] = "leaf"
+    """Of HDBSCAN; eom may collapse into one giant cluster."""
+    noise: Literal["rare", "absorb", "assign-all"] = "rare"
+    """What HDBSCAN leaves alone: rare keeps each as a cluster of one; absorb gives it to the
+    nearest centroid within absorb_cosine; assign-all to the nearest one, as the paper does."""
+    absorb_cosine: Fraction = 0.60
+    """See noise."""
+    names: Literal["medoid", "teacher"] = "medoid"
+    """A cluster is named after its most central skill, or by the teacher from its members."""
+    relabel: Literal["labels", "teacher"] = "labels"
+    """The cluster of a seed example: that of its own labels, or the teacher chooses among the
+    nearest (metacognition paper)."""
 
 
 class MixSection(Section):

@@ -176,7 +176,7 @@ def _contradictions(config: Config) -> list[tuple[str, str, str]]:
             (
                 f"method {extract.method!r} needs seed examples",
                 "[extract].seeds",
-                "name a JSONL file with an instruction in each row",
+                "name a file or folder of examples, each with an instruction",
             )
         )
     skills = extract.topics * extract.skills_per_topic
@@ -217,8 +217,13 @@ def _resolve(config: Config, base: Path) -> Config:
         changes["prompts"] = config.prompts.model_copy(
             update={"pack": absolute(config.prompts.pack)}
         )
-    seeds = tuple(absolute(path) for path in config.extract.seeds)
-    changes["extract"] = config.extract.model_copy(update={"seeds": seeds})
+    extract = config.extract
+    seeds = tuple(
+        source.model_copy(update={"path": absolute(source.path)}) for source in extract.seeds
+    )
+    changes["extract"] = extract.model_copy(
+        update={"seeds": seeds, "taxonomy": absolute(extract.taxonomy)}
+    )
     return config.model_copy(update=changes)
 
 
@@ -252,10 +257,16 @@ def check_files(config: Config, source: str) -> None:
             where=f"{source} [curate].skills = 'judge'",
             fix="add shows_skill.txt to the pack, or use skills = 'words' or 'off'",
         )
-    for path in config.extract.seeds:
-        if not embedded(path).is_file():
+    for number, seeds in enumerate(config.extract.seeds):
+        if not embedded(seeds.path).exists():
             raise ConfigError(
-                "seed file does not exist",
-                where=f"{source} [extract].seeds = {path!r}",
-                fix="give the path of a JSONL file",
+                "there is no seed data here",
+                where=f"{source} [extract].seeds[{number}] = {seeds.path!r}",
+                fix="give the path of a JSONL, JSON, Parquet or CSV file, or of a dataset folder",
             )
+    if config.extract.taxonomy and not Path(config.extract.taxonomy).is_file():
+        raise ConfigError(
+            "the taxonomy file does not exist",
+            where=f"{source} [extract].taxonomy = {config.extract.taxonomy!r}",
+            fix="give a text file with a topic a line, or JSON or TOML: fields > subjects > topics",
+        )

@@ -25,12 +25,17 @@ CREATE TABLE IF NOT EXISTS seed_example ( -- input of SDD
     source       TEXT NOT NULL,
     ordinal      BIGINT NOT NULL,
     instruction  TEXT NOT NULL,
-    response     TEXT
+    response     TEXT,
+    cluster_id   TEXT,                    -- the skill cluster that it exhibits, set by cluster
+    assigned_by  TEXT,                    -- teacher, or label when its own labels decided
+    assigned_turn_id TEXT
 );
 
 CREATE TABLE IF NOT EXISTS topic (
     topic_id     TEXT PRIMARY KEY,
     name         TEXT NOT NULL,
+    field        TEXT,                    -- of a taxonomy: field > subject > topic
+    subject      TEXT,
     ordinal      INTEGER NOT NULL,
     turn_id      TEXT
 );
@@ -46,9 +51,10 @@ CREATE TABLE IF NOT EXISTS query_type (
 CREATE TABLE IF NOT EXISTS skill_label (  -- one row each time a wanted label was given
     label_id     TEXT PRIMARY KEY,
     raw          TEXT NOT NULL,           -- as the teacher wrote it
-    name         TEXT,                    -- normalised; NULL when nothing usable was left
+    name         TEXT,                    -- normalised; NULL when it is unusable
+    unusable     TEXT,                    -- why no skill could be made of it, or who dropped it
     skill_id     TEXT,                    -- set by cluster
-    source       TEXT NOT NULL,           -- sda or sdd
+    source       TEXT NOT NULL,           -- sda, sdd, or the name of an imported file
     topic_id     TEXT,
     seed_id      TEXT,
     reason       TEXT,
@@ -61,8 +67,10 @@ CREATE TABLE IF NOT EXISTS skill (
     cluster_id   TEXT NOT NULL,
     rare         BOOLEAN NOT NULL,        -- HDBSCAN called it noise: a cluster of one
     count        BIGINT NOT NULL,         -- labels that point to it
-    hdbscan_label INTEGER NOT NULL,       -- -1 is noise
-    strength     DOUBLE NOT NULL          -- HDBSCAN membership strength, 0 to 1
+    hdbscan_label INTEGER NOT NULL,       -- -1 is noise, also where the noise policy found it a home
+    strength     DOUBLE NOT NULL,         -- HDBSCAN membership strength, 0 to 1
+    map_x        DOUBLE,                  -- its place on the two-dimensional map of the report
+    map_y        DOUBLE
 );
 
 CREATE TABLE IF NOT EXISTS cluster (
@@ -71,6 +79,19 @@ CREATE TABLE IF NOT EXISTS cluster (
     size         INTEGER NOT NULL,        -- skills
     persistence  DOUBLE,                  -- HDBSCAN cluster persistence; NULL for a rare skill
     keywords     TEXT                     -- c-TF-IDF terms of the members
+);
+
+CREATE TABLE IF NOT EXISTS cluster_quality (
+    metric       TEXT PRIMARY KEY,        -- clusters, noise_share, dbcv, silhouette, stability, ...
+    value        DOUBLE,                  -- NULL when it could not be computed
+    warning      TEXT                     -- when it looks bad: what, and what to change
+);
+
+CREATE TABLE IF NOT EXISTS embedding (    -- vectors by content, so that no text is embedded twice
+    text_hash    TEXT NOT NULL,
+    embedder     TEXT NOT NULL,           -- fingerprint of the embedding model
+    vector       FLOAT[] NOT NULL,        -- of unit length
+    PRIMARY KEY (text_hash, embedder)
 );
 
 CREATE TABLE IF NOT EXISTS mix (
@@ -207,9 +228,9 @@ WITH kept AS (
 )
 SELECT 'cluster' AS stage, count(*) AS planned,
        count(skill_id) AS accepted,
-       count(*) FILTER (skill_id IS NULL AND name IS NULL) AS rejected,
+       count(*) FILTER (skill_id IS NULL AND unusable IS NOT NULL) AS rejected,
        0 AS failed,
-       count(*) FILTER (skill_id IS NULL AND name IS NOT NULL) AS pending
+       count(*) FILTER (skill_id IS NULL AND unusable IS NULL) AS pending
 FROM skill_label
 UNION ALL
 SELECT 'generate', count(*), count(*) FILTER (c.status <> 'failed'), 0,

@@ -3,6 +3,7 @@
 import functools
 import re
 import unicodedata
+from typing import NamedTuple
 
 _WORD = re.compile(r"[^\W_]+")
 # Words that carry no skill: present or absent, the skill is the same one.
@@ -10,15 +11,26 @@ _STOP_WORDS = frozenset("a an and for in of on or the to with".split())
 MAX_WORDS = 8
 
 
-def normalise(raw: str) -> str | None:
+class Name(NamedTuple):
+    """What became of a raw label."""
+
+    text: str | None
+    """The one spelling, or None when the label is unusable."""
+    problem: str | None
+    """Why it is unusable, or None."""
+
+
+def normalise(raw: str) -> Name:
     """One snake_case spelling of a label: 'Budget Management!' -> 'budget_management'.
 
-    None when nothing usable is left or the label is a sentence (more than MAX_WORDS words).
+    Unusable are labels without a word, and sentences (more than MAX_WORDS words).
     """
     words = _WORD.findall(unicodedata.normalize("NFKC", raw).casefold())
-    if len(words) > MAX_WORDS or not any(word.isalpha() for word in words):
-        return None
-    return "_".join(words)
+    if not any(word.isalpha() for word in words):
+        return Name(None, "no word in it")
+    if len(words) > MAX_WORDS:
+        return Name(None, f"a sentence: more than {MAX_WORDS} words")
+    return Name("_".join(words), None)
 
 
 def readable(name: str) -> str:

@@ -113,11 +113,13 @@ def embed(names: Sequence[str], embedder: Embedder) -> Vectors:
 
     logging.disable_progress_bar()  # of reading the weights; ours is the one on the terminal
     model = SentenceTransformer(
-        str(embedded(embedder.path)), device=embedder.device, local_files_only=True
+        str(embedded(embedder.path)),
+        device="cpu" if embedder.device == "auto" else embedder.device,
+        local_files_only=True,
     )
     vectors = model.encode(
         [readable(name) for name in names],
-        batch_size=embedder.batch_size,
+        batch_size=embedder.batch_size or 256,
         show_progress_bar=False,
         convert_to_numpy=True,
     ).astype(np.float64)

@@ -21,7 +21,7 @@ from localism.prompts import Pack, load_pack
 from localism.records import Reply, stable_id
 from localism.serving.client import Client, RequestFailed, for_each
 from localism.serving.server import serve
-from localism.skill_names import normalise
+from localism.skill_names import Name, normalise
 from localism.stages import extract_seeds
 
 # A round is dry when fewer than one item in twenty is new; two dry rounds in a row end a list. One
@@ -51,6 +51,8 @@ class Item:
     """What the teacher wrote behind the name."""
     key: str | None
     """The normalised name, by which items are the same; None when the item is unusable."""
+    unusable: str | None
+    """Why it is."""
 
 
 def run(context: Context) -> str:
@@ -158,11 +160,17 @@ def read_items(reply: Reply, prompt: str, *, needs_definition: bool = False) -> 
     lines = verbatim_list(reply.text)
     for position, raw in enumerate(lines):
         name, definition = split_definition(raw)
-        was_cut_off = reply.finish_reason == "length" and position == len(lines) - 1
-        is_sentence = _SENTENCE_END.search(name) is not None
-        is_usable = not was_cut_off and not is_sentence and not _repeats(raw, prompt)
-        key = normalise(name) if is_usable and (definition or not needs_definition) else None
-        items.append(Item(reply.turn_id, position, raw, name, definition, key))
+        key, unusable = normalise(name)
+        if reply.finish_reason == "length" and position == len(lines) - 1:
+            unusable = "cut off"
+        elif _SENTENCE_END.search(name):
+            unusable = "a sentence"
+        elif _repeats(raw, prompt):
+            unusable = "copied from the prompt"
+        elif needs_definition and not definition:
+            unusable = "without a definition"
+        key = None if unusable else key
+        items.append(Item(reply.turn_id, position, raw, name, definition, key, unusable))
     return items
 
 
@@ -219,7 +227,7 @@ async def _skills(context: Context, client: Client, lists: Lists, topics: dict[s
             if item.key is not None and item.key not in kept:
                 continue  # beyond what was wanted; it stays in the ledger
             context.store.add("skill_label", **extract_seeds.label_row(
-                item.turn_id, item.position, item.raw, item.key, "sda",
+                item.turn_id, item.position, item.raw, Name(item.key, item.unusable), "sda",
                 topic_id=stable_id("topic", key), reason=item.definition,
             ))  # fmt: skip
         context.progress.update(

@@ -19,7 +19,7 @@ from localism.paths import embedded
 from localism.prompts import Pack, load_pack
 from localism.records import stable_id
 from localism.serving.client import Client, RequestFailed, for_each
-from localism.skill_names import normalise
+from localism.skill_names import Name, normalise
 from localism.store import Row
 
 SHOWN = 3
@@ -56,7 +56,7 @@ def load(config: Config) -> list[SeedExample]:
             where=f"[extract].method = {config.extract.method!r}",
             fix="add label.txt to the pack, or use method = 'sda'",
         )
-    every = (seed for path in config.extract.seeds for seed in read(embedded(path)))
+    every = (seed for source in config.extract.seeds for seed in read(embedded(source.path)))
     sample = _sample(every, config.extract.seed_examples, Random(f"seed examples {config.seed}"))
     if not sample:
         raise ConfigError(
@@ -134,8 +134,8 @@ async def label(context: Context, client: Client, pack: Pack, seeds: Sequence[Se
             labels, reason = labels_with_reason(reply.text)
             names = [normalise(split_definition(raw).name) for raw in labels]
             if names and reply.finish_reason == "length":
-                names[-1] = None  # cut off in the middle
-            if not any(names):
+                names[-1] = Name(None, "cut off")
+            if not any(name.text for name in names):
                 unread.append(reply.text)
             for position, (raw, name) in enumerate(zip(labels, names, strict=True)):
                 row = label_row(
@@ -160,7 +160,7 @@ def label_row(
     turn_id: str,
     position: int,
     raw: str,
-    name: str | None,
+    name: Name,
     source: str,
     *,
     topic_id: str | None = None,
@@ -171,7 +171,8 @@ def label_row(
     return {
         "label_id": stable_id(turn_id, position),
         "raw": raw,
-        "name": name,
+        "name": name.text,
+        "unusable": name.problem,
         "source": source,
         "topic_id": topic_id,
         "seed_id": seed_id,

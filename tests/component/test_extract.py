@@ -60,7 +60,7 @@ def test_topics_skills_and_query_types_come_with_the_turn_that_named_them(sda: C
     labels = found["skill_label"]
     assert labels and {row["source"] for row in labels} == {"sda"}
     assert {row["topic_id"] for row in labels} <= topic_ids
-    assert all(row["name"] is None or row["name"] == normalise(row["name"]) for row in labels)
+    assert all(row["name"] is None or row["name"] == normalise(row["name"]).text for row in labels)
     assert len({row["label_id"] for row in labels}) == len(labels)
     assert f"from {len(topic_ids)} topics" in summary
 
