@@ -124,7 +124,7 @@ def test_no_text_breaks_the_parsers(text: str) -> None:
 
 def test_what_most_replies_agree_on_is_kept_first():
     def items(turn: str, *names: str) -> list[Item]:
-        return [Item(turn, n, name, name, None, name) for n, name in enumerate(names)]
+        return [Item(turn, n, name, name, None, name, None) for n, name in enumerate(names)]
 
     replies = items("a", "odd", "cook", "plan") + items("b", "plan", "cook") + items("c", "plan")
     assert list(most_agreed(replies, 2)) == ["plan", "cook"]
