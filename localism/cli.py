@@ -1,5 +1,6 @@
 """The command line: parse, call, and turn errors into three lines and an exit code."""
 
+import functools
 import json
 import signal
 import sys
@@ -85,6 +86,41 @@ def run_options(command: Any) -> Any:
     return command
 
 
+# Options that say in a word what --set says with a key.
+_EXTRACT = ("extract.method", "METHOD", "sda asks the teacher itself, sdd labels seeds, or both.")
+_DOMAIN = ("extract.domain", "TEXT", 'Keep to a domain, for instance "safety".')
+SHORTCUTS = {
+    "run-all": {"--extract": _EXTRACT, "--domain": _DOMAIN},
+    "extract": {"--method": _EXTRACT, "--domain": _DOMAIN},
+    "cluster": {
+        "--method": ("cluster.method", "METHOD", "hdbscan, fast, cuml or auto."),
+        "--noise": ("cluster.noise", "POLICY", "rare, absorb or assign-all."),
+    },
+}
+
+
+def shortcuts(name: str) -> Any:
+    """The short options of a command, each an override of one key."""
+
+    def decorate(command: Any) -> Any:
+        for flag, (key, metavar, text) in reversed(SHORTCUTS.get(name, {}).items()):
+            command = click.option(
+                flag,
+                expose_value=False,
+                metavar=metavar,
+                help=f"{text} Short for --set {key}=...",
+                callback=functools.partial(_override, key),
+            )(command)
+        return command
+
+    return decorate
+
+
+def _override(key: str, context: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        context.obj.setdefault("overrides", []).append(f"{key}={json.dumps(value)}")
+
+
 def _work(
     name: str,
     models: Path | None,
@@ -98,7 +134,8 @@ def _work(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Slurm's warning, as Ctrl-C
     folder = run.folder_of(name)
-    config = run.settle_recipe(folder, models, overrides)
+    short = click.get_current_context().obj.get("overrides", [])
+    config = run.settle_recipe(folder, models, (*overrides, *short))
     with Progress(plain=plain) as progress:
         progress.say(run.headline(folder, config))
         with run.opened(folder, config, progress) as context:
@@ -114,6 +151,7 @@ def _work(
     epilog="\b\nExamples:\n  localism run-all\n"
     "  localism run-all --run first --models models.toml --set mix.train=1000",
 )
+@shortcuts("run-all")
 @run_options
 def run_all(name: str, models: Path | None, overrides: tuple[str, ...], plain: bool) -> None:
     """All nine stages in order, skipping what is done. Call it again to continue a run."""
@@ -139,6 +177,7 @@ def _add_stage(stage: str, text: str) -> None:
         help=text,
         epilog=f"\b\nExamples:\n  localism {stage}\n  localism {stage} --run first --plain",
     )
+    @shortcuts(stage)
     @run_options
     def command(name: str, models: Path | None, overrides: tuple[str, ...], plain: bool) -> None:
         _work(name, models, overrides, plain, (stage,))

@@ -257,6 +257,19 @@ def check_files(config: Config, source: str) -> None:
             where=f"{source} [curate].skills = 'judge'",
             fix="add shows_skill.txt to the pack, or use skills = 'words' or 'off'",
         )
+    if config.extract.domain and not pack.uses("topics", "domain"):
+        raise ConfigError(
+            f"prompt pack {pack.name} has no place for a domain",
+            where=f"{source} [extract].domain = {config.extract.domain!r}",
+            fix="use a pack whose topics.txt mentions {{ domain }}, such as paper",
+        )
+    for setting, template in (("names", "cluster_name"), ("relabel", "relabel")):
+        if getattr(config.cluster, setting) == "teacher" and not pack.has(template):
+            raise ConfigError(
+                f"prompt pack {pack.name} has no {template}.txt",
+                where=f"{source} [cluster].{setting} = 'teacher'",
+                fix="add the template to the pack, or leave that setting away",
+            )
     for number, seeds in enumerate(config.extract.seeds):
         if not embedded(seeds.path).exists():
             raise ConfigError(

@@ -1,19 +1,22 @@
 """What a teacher wrote -> typed values.  Lenient in form, never guessing at content."""
 
+import json
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # ---- lists: topics, skills, query types, labels ----------------------------------------------
 
 
-class NamedDefinition(NamedTuple):
+class Listed(NamedTuple):
     """One item of a list: what it is called and, if the teacher said so, what it means."""
 
+    raw: str
+    """As the teacher wrote it."""
     name: str
-    """Without markers, emphasis and trailing punctuation."""
+    """Without markers, emphasis, definition and trailing punctuation; may be empty."""
     definition: str | None
-    """The words after the name, or None."""
+    """The words after the name or on the line below it, or None."""
 
 
 _THINKING = re.compile(r"\A\s*(?:<think>)?.*?</think>|\A\s*<think>.*", re.DOTALL)
@@ -32,37 +35,61 @@ def without_thinking(text: str) -> str:
     return _THINKING.sub("", text, count=1)
 
 
-def numbered_list(text: str) -> list[str]:
-    """The items of a list without markers, emphasis and trailing dots; chatter is left out.
+def says_nothing(text: str) -> bool:
+    """Whether the reply is an empty list, in words or by silence."""
+    return _plain(without_thinking(text)).lower() in _NOTHING
+
+
+def listed(text: str) -> list[Listed]:
+    """The items of a list in any form; chatter is left out.
 
     Numbered lines win over bullets (bullets below them explain), bullets over bare lines; one bare
     line is read as separated by commas. 'None' is an empty list.
     """
-    return [_plain(_EMPHASISED.sub(r"\2", item)) for item in verbatim_list(text)]
-
-
-def verbatim_list(text: str) -> list[str]:
-    """The items of numbered_list, with whatever emphasis and dots the teacher gave them."""
-    return [item for item, _ in _items(text)]
-
-
-def named_definitions(text: str) -> list[NamedDefinition]:
-    """The items of a list of the form 'name: definition', also with the definition a line below."""
-    found = []
+    items = []
     for line, below in _items(text):
-        item = split_definition(line)
-        if item.definition is None and below:
-            item = NamedDefinition(item.name, _definition(below))
-        if item.name:
-            found.append(item)
-    return found
+        name, definition = split_definition(line)
+        items.append(Listed(line, name, definition or (_definition(below) if below else None)))
+    return items
 
 
-def split_definition(item: str) -> NamedDefinition:
+def json_listed(text: str) -> list[Listed] | None:
+    """The items of a JSON array, the first in the text; None when there is none.
+
+    An item is a text or an object with name and definition. Of an array that is cut off, what is
+    whole is read, and the rest is the last item's raw text, without a name.
+    """
+    text = without_thinking(text)
+    place = text.find("[") + 1
+    if not place:
+        return None
+    items, decoder = [], json.JSONDecoder()
+    while rest := text[place:].lstrip(" \t\r\n,"):
+        if rest[0] == "]":
+            break
+        try:
+            value, length = decoder.raw_decode(rest)
+        except (ValueError, RecursionError):
+            items.append(Listed(rest, "", None))
+            break
+        items.append(_json_item(value, rest[:length]))
+        place = len(text) - len(rest) + length
+    return items
+
+
+def _json_item(value: Any, raw: str) -> Listed:
+    entry = value if isinstance(value, dict) else {"name": value}
+    name, definition = entry.get("name"), entry.get("definition")
+    if not isinstance(name, str):
+        return Listed(raw, "", None)
+    meaning = _definition(definition) if isinstance(definition, str) else None
+    return Listed(name, _plain(name), meaning)
+
+
+def split_definition(item: str) -> tuple[str, str | None]:
     """'**Budgeting**: planning money.' -> ('Budgeting', 'planning money')."""
     parts = _SEPARATOR.split(_EMPHASISED.sub(r"\2", item), maxsplit=1)
-    name = _plain(parts[0])
-    return NamedDefinition(name, _definition(parts[1]) if len(parts) == 2 else None)
+    return _plain(parts[0]), _definition(parts[1]) if len(parts) == 2 else None
 
 
 def labels_with_reason(text: str) -> tuple[list[str], str | None]:
@@ -70,7 +97,7 @@ def labels_with_reason(text: str) -> tuple[list[str], str | None]:
     text = without_thinking(text)
     parts = re.split(r"[,;.]?\s*\breason\s*[:：]", text, maxsplit=1, flags=re.IGNORECASE)
     reason = parts[1].strip() if len(parts) == 2 else ""
-    return verbatim_list(parts[0]), reason or None
+    return [item for item, _ in _items(parts[0])], reason or None
 
 
 def _items(text: str) -> list[tuple[str, str]]:

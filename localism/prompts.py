@@ -21,18 +21,22 @@ from localism.records import Sampling
 # What each template may use. A template that needs something else could never be filled.
 _MIX = {"skills", "query_type"}
 VARIABLES: dict[str, set[str]] = {
-    "topics": {"count", "known"},
-    "skills": {"topic", "count", "known"},
-    "query_types": {"count", "known"},
+    "topics": {"count", "known", "domain", "field", "subject"},
+    "skills": {"topic", "count", "known", "domain"},
+    "query_types": {"count", "known", "domain"},
     "label": {"instruction"},
     "draft": _MIX,
     "critique": _MIX,
     "refine": _MIX,
+    "cluster_name": {"members"},
+    "relabel": {"instruction", "choices"},
     "judge": {"instruction", "first", "second"},
     "shows_skill": {"instruction", "response", "skill"},
     "brevity": {"instruction"},
     "junk": {"instruction"},
 }
+# What a pack may do without; whoever gives one of these a value asks Pack.uses first.
+OPTIONAL = {"domain", "field", "subject"}
 REQUIRED = ("topics", "skills", "query_types", "draft", "critique", "refine", "judge")
 
 
@@ -78,10 +82,18 @@ class Pack:
     """SHA-256 over every file of the pack."""
     templates: dict[str, jinja2.Template]
     """Compiled templates by name."""
+    variables: dict[str, frozenset[str]]
+    """What each template has a place for."""
+    structured: bool
+    """Whether lists are asked for as JSON, under the server's structured output."""
 
     def has(self, template: str) -> bool:
         """Whether the pack brings this template."""
         return template in self.templates
+
+    def uses(self, template: str, variable: str) -> bool:
+        """Whether the pack has this template, and it a place for this variable."""
+        return variable in self.variables.get(template, ())
 
     def render(self, template: str, **values: Any) -> str:
         """Fill one template; an unfilled placeholder raises jinja2.UndefinedError (our bug)."""
@@ -110,18 +122,21 @@ def load_pack(name_or_folder: str) -> Pack:
             where=f"{manifest_path}: {broken}",
             fix="mend the line; prompts/compact/pack.toml shows the form",
         ) from None
-    templates = _compile(folder)
-    return _build(folder, manifest, templates)
+    return _build(folder, manifest, *_compile(folder))
 
 
-def _compile(folder: Path) -> dict[str, jinja2.Template]:
+Templates = dict[str, jinja2.Template]
+Variables = dict[str, frozenset[str]]
+
+
+def _compile(folder: Path) -> tuple[Templates, Variables]:
     environment = jinja2.sandbox.SandboxedEnvironment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates = {}
+    templates, variables = {}, {}
     for path in sorted(folder.glob("*.txt")):
         allowed = VARIABLES.get(path.stem)
         if allowed is None:
@@ -138,7 +153,8 @@ def _compile(folder: Path) -> dict[str, jinja2.Template]:
                 where=f"{path}:{broken.lineno}",
                 fix=broken.message or "mend the Jinja2 syntax",
             ) from None
-        unknown = jinja2.meta.find_undeclared_variables(tree) - allowed
+        used = jinja2.meta.find_undeclared_variables(tree)
+        unknown = used - allowed
         if unknown:
             raise ConfigError(
                 f"prompt template uses {', '.join(sorted(unknown))}, which nothing fills",
@@ -146,6 +162,7 @@ def _compile(folder: Path) -> dict[str, jinja2.Template]:
                 fix=f"use only {', '.join(sorted(allowed))}",
             )
         templates[path.stem] = environment.get_template(path.name)
+        variables[path.stem] = frozenset(used)
     missing = [name for name in REQUIRED if name not in templates]
     if missing:
         raise ConfigError(
@@ -153,10 +170,12 @@ def _compile(folder: Path) -> dict[str, jinja2.Template]:
             where=str(folder),
             fix="add the templates; prompts/compact/ shows them all",
         )
-    return templates
+    return templates, variables
 
 
-def _build(folder: Path, manifest: dict[str, Any], templates: dict[str, jinja2.Template]) -> Pack:
+def _build(
+    folder: Path, manifest: dict[str, Any], templates: Templates, variables: Variables
+) -> Pack:
     try:
         turns = tuple(
             Turn(t["name"], Sampling(t["temperature"], t["top_p"], t["max_tokens"]))
@@ -178,6 +197,8 @@ def _build(folder: Path, manifest: dict[str, Any], templates: dict[str, jinja2.T
             ),
             fingerprint=_fingerprint(folder),
             templates=templates,
+            variables=variables,
+            structured=bool(extract.get("structured", False)),
         )
     except (KeyError, TypeError, ValueError) as broken:
         raise ConfigError(

@@ -281,6 +281,9 @@ class Engine:
             "--load-format",
             "safetensors",
             "--disable-uvicorn-access-log",
+            # JSON may hold any amount of white space, and small models write it to their limit.
+            "--structured-outputs-config",
+            '{"backend": "xgrammar", "disable_any_whitespace": true}',
         ]
         if section.max_model_len:
             words += ["--max-model-len", section.max_model_len]

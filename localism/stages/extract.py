@@ -1,10 +1,10 @@
 """Stage extract: what a teacher can do, in its own words -> topics, query types, skill labels.
 
-SDA (paper 2.1, method 2) asks the teacher itself: topics, then skills for each topic, then query
-types. Every list is asked for in rounds, each naming what is known already, several samples a
-round, until enough is there or hardly anything new comes. SDD (method 1) labels seed examples, in
-extract_seeds.py. Of each list the items that most replies agree on are kept, every time they were
-given a row; so are unusable ones, without a name.
+SDA (paper 2.1, method 2, and J.4) asks the teacher itself: topics, unless a taxonomy gives them,
+then skills for each topic, then query types. Every list is asked for in rounds, each naming what is
+known already, several samples a round, until enough is there or hardly anything new comes. SDD
+(method 1) labels seed examples, in extract_seeds.py. Of each list the items that most replies agree
+on are kept, every time they were given a row; so are unusable ones, without a name.
 Alone: localism extract --run NAME
 """
 
@@ -13,26 +13,42 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from localism import structured
 from localism.config import Extract
 from localism.context import Context
-from localism.parse import split_definition, verbatim_list
+from localism.errors import ConfigError
+from localism.parse import json_listed, listed, says_nothing
 from localism.prompts import Pack, load_pack
 from localism.records import Reply, stable_id
 from localism.serving.client import Client, RequestFailed, for_each
 from localism.serving.server import serve
 from localism.skill_names import Name, normalise
 from localism.stages import extract_seeds
+from localism.taxonomy import Branch, read_taxonomy
 
-# A round is dry when fewer than one item in twenty is new; two dry rounds in a row end a list. One
-# alone may be bad luck: the last rounds ask for few items.
-LEAST_YIELD = 0.05
+# Two dry rounds in a row end a list. One alone may be bad luck: the last rounds ask for few items.
 DRY_ROUNDS = 2
+# Branches of a taxonomy whose topics are asked for side by side; each asks several samples.
+BRANCHES_AT_ONCE = 16
 # From this many words on, an item that stands in the prompt was copied from it. Shorter ones may
 # well be both: 'public speaking' is a topic and a skill.
 COPIED_WORDS = 4
 # A full stop inside an item, unless it ends an abbreviation: 'U.S. history' is a name.
 _SENTENCE_END = re.compile(r"\w{3,}[.!?]\s")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """What skills are asked about."""
+
+    name: str
+    """As the taxonomy or the teacher wrote it."""
+    branch: Branch
+    """Where in the taxonomy it stands."""
+    turn_id: str | None
+    """The reply that named it; None when the taxonomy did."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +73,35 @@ class Item:
 
 def run(context: Context) -> str:
     """Ask for what is missing; finished turns come from the ledger and give the same rows again."""
-    seeds: list[extract_seeds.SeedExample] = []
-    if context.config.extract.method != "sda":
-        seeds = extract_seeds.load(context.config)
+    section = context.config.extract
+    branches = read_taxonomy(Path(section.taxonomy)) if section.taxonomy else [Branch("", "", ())]
+    pack = load_pack(context.config.prompts.pack)
+    if not pack.uses("topics", "subject") and any(b.subject and not b.topics for b in branches):
+        raise ConfigError(
+            f"prompt pack {pack.name} cannot ask for the topics of a subject",
+            where=f"{section.taxonomy}: a subject without topics",
+            fix="list its topics, or use a pack whose topics.txt mentions {{ subject }}",
+        )
+    seeds = extract_seeds.load(context.config) if section.method != "sda" else []
     with context.store.transaction():
         # Of a call that was ended: the ledger gives its rows again, and a call that failed then may
         # succeed now and change which items most replies agree on.
         for table in ("topic", "query_type", "skill_label", "seed_example"):
             context.store.execute(f"DELETE FROM {table}")
-    asyncio.run(_run(context, seeds))
+    asyncio.run(_run(context, pack, branches, seeds))
     return _summary(context)
 
 
-async def _run(context: Context, seeds: Sequence[extract_seeds.SeedExample]) -> None:
-    pack = load_pack(context.config.prompts.pack)
+async def _run(
+    context: Context,
+    pack: Pack,
+    branches: Sequence[Branch],
+    seeds: Sequence[extract_seeds.SeedExample],
+) -> None:
     async with serve(context, role="teacher", stage="extract") as client:
         if context.config.extract.method != "sdd":
             lists = Lists(client, pack, context.config.extract)
-            topics = await _topics(context, lists)
+            topics = await _topics(context, lists, branches)
             await _skills(context, client, lists, topics)
             await _query_types(context, lists)
             if lists.unread:
@@ -114,54 +141,69 @@ class Lists:
         section, items = self._section, list[Item]()
         known: dict[str, str] = {}
         dry = 0
+        values.setdefault("domain", section.domain)
         for number in range(section.max_rounds):
             count = min(section.list_length, wanted - len(known))
             prompt = self._pack.render(template, count=count, known=[*known.values()], **values)
-            listed = await self._round(template, prompt, number)
+            found = await self._round(template, prompt, number, count)
             before = len(known)
-            for item in listed:
+            for item in found:
                 if item.key is not None:
                     known.setdefault(item.key, item.key if template == "skills" else item.name)
-            items += listed
-            is_dry = len(known) - before <= LEAST_YIELD * len(listed)
+            items += found
+            is_dry = len(known) - before <= section.least_yield * len(found)
             dry = dry + 1 if is_dry else 0
             if len(known) >= wanted or dry == DRY_ROUNDS:
                 break
         return items
 
-    async def _round(self, template: str, prompt: str, number: int) -> list[Item]:
+    async def _round(self, template: str, prompt: str, number: int, count: int) -> list[Item]:
         """All samples of one prompt at once, put together in sample order."""
         samples = self._section.samples
-        replies: dict[int, Reply] = {}
+        replies: dict[int, list[Item]] = {}
 
         async def ask(sample: int) -> None:
             # Counted on from round to round: where nothing new came the prompt is the same again.
-            conversation = self._client.conversation(sample=number * samples + sample)
+            replies[sample] = await self._reply(template, prompt, number * samples + sample, count)
+
+        await for_each(range(samples), ask, samples)
+        return [item for sample in sorted(replies) for item in replies[sample]]
+
+    async def _reply(self, template: str, prompt: str, sample: int, count: int) -> list[Item]:
+        """The items of one reply; asked again, as another sample, while none of them is usable."""
+        section = self._section
+        fields = ["name"] if template == "topics" else ["name", "definition"]
+        extra = structured.a_list(template, fields, count) if self._pack.structured else {}
+        for attempt in range(section.retries + 1):
+            number = sample + attempt * section.max_rounds * section.samples
             try:
-                replies[sample] = await conversation.say(
-                    prompt, template=template, sampling=self._pack.extract_sampling
+                reply = await self._client.conversation(number).say(
+                    prompt, template=template, sampling=self._pack.extract_sampling, extra=extra
                 )
             except RequestFailed as failed:
                 self.unread.append(failed.reason)
+                return []
+            items = read_items(
+                reply,
+                prompt,
+                needs_definition=template == "query_types",
+                is_structured=self._pack.structured,
+            )
+            if any(item.key is not None for item in items) or says_nothing(reply.text):
+                break
+            self.unread.append(reply.text)
+        return items
 
-        await for_each(range(samples), ask, samples)
-        listed = []
-        for sample in sorted(replies):
-            items = read_items(replies[sample], prompt, needs_definition=template == "query_types")
-            if all(item.key is None for item in items):
-                self.unread.append(replies[sample].text)
-            listed += items
-        return listed
 
-
-def read_items(reply: Reply, prompt: str, *, needs_definition: bool = False) -> list[Item]:
+def read_items(
+    reply: Reply, prompt: str, *, needs_definition: bool = False, is_structured: bool = False
+) -> list[Item]:
     """The items of a reply; sentences, copies of the prompt and a cut-off last item have no key."""
     items = []
-    lines = verbatim_list(reply.text)
-    for position, raw in enumerate(lines):
-        name, definition = split_definition(raw)
+    found = (json_listed(reply.text) if is_structured else None) or listed(reply.text)
+    for position, (raw, name, definition) in enumerate(found):
         key, unusable = normalise(name)
-        if reply.finish_reason == "length" and position == len(lines) - 1:
+        if reply.finish_reason == "length" and position == len(found) - 1:
             unusable = "cut off"
         elif _SENTENCE_END.search(name):
             unusable = "a sentence"
@@ -198,23 +240,43 @@ def most_agreed(items: Sequence[Item], wanted: int) -> dict[str, Item]:
 # ---- the three lists of SDA ------------------------------------------------------------------
 
 
-async def _topics(context: Context, lists: Lists) -> dict[str, Item]:
+async def _topics(context: Context, lists: Lists, branches: Sequence[Branch]) -> dict[str, Topic]:
+    """Normalised name -> topic, in the order of the taxonomy; the first of a name wins."""
     wanted = context.config.extract.topics
-    context.progress.update(0, wanted, unit="topics")
-    topics = most_agreed(await lists.collect("topics", wanted), wanted)
-    _check(context, lists, "topics", len(topics), wanted)
-    for ordinal, (key, item) in enumerate(topics.items()):
+    asked = [number for number, branch in enumerate(branches) if not branch.topics]
+    named: dict[int, list[Topic]] = {}
+    context.progress.update(0, wanted * len(asked), unit="topics")
+
+    async def name(number: int) -> None:
+        field, subject, _ = branch = branches[number]
+        items = await lists.collect("topics", wanted, field=field, subject=subject)
+        best = most_agreed(items, wanted).values()
+        named[number] = [Topic(item.name, branch, item.turn_id) for item in best]
+
+    await for_each(asked, name, BRANCHES_AT_ONCE)
+    topics: dict[str, Topic] = {}
+    for number, branch in enumerate(branches):
+        given = [Topic(topic, branch, None) for topic in branch.topics]
+        for topic in given or named[number]:
+            # A name of the lab's own stands as it is, whatever normalise thinks of it.
+            topics.setdefault(normalise(topic.name).text or topic.name, topic)
+    if asked:
+        found = sum(map(len, named.values()))
+        _check(context, lists, "topics", found, wanted * len(asked))
+    for ordinal, (key, topic) in enumerate(topics.items()):
         context.store.add(
             "topic",
             topic_id=stable_id("topic", key),
-            name=item.name,
+            name=topic.name,
+            field=topic.branch.field or None,
+            subject=topic.branch.subject or None,
             ordinal=ordinal,
-            turn_id=item.turn_id,
+            turn_id=topic.turn_id,
         )
     return topics
 
 
-async def _skills(context: Context, client: Client, lists: Lists, topics: dict[str, Item]) -> None:
+async def _skills(context: Context, client: Client, lists: Lists, topics: dict[str, Topic]) -> None:
     """Skills of every topic, all topics at once; each topic's rounds in order."""
     section = context.config.extract
     found: dict[str, int] = {}

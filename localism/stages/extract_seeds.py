@@ -132,7 +132,7 @@ async def label(context: Context, client: Client, pack: Pack, seeds: Sequence[Se
             unread.append(failed.reason)
         else:
             labels, reason = labels_with_reason(reply.text)
-            names = [normalise(split_definition(raw).name) for raw in labels]
+            names = [normalise(split_definition(raw)[0]) for raw in labels]
             if names and reply.finish_reason == "length":
                 names[-1] = Name(None, "cut off")
             if not any(name.text for name in names):

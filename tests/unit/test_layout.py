@@ -15,8 +15,8 @@ PACKAGE = ROOT / "localism"
 # A module imports only from ranks below its own (or from its own room).
 RANKS = [
     {"errors", "records", "skill_names", "egress"},
-    {"weights", "parse", "parse_example", "offline", "progress"},
-    {"prompts", "store", "paths"},
+    {"weights", "parse", "taxonomy", "parse_example", "offline", "progress"},
+    {"prompts", "store", "paths", "structured"},
     {"config", "reader"},
     {"models_toml"},
     {"tables", "context", "assets"},

@@ -10,7 +10,7 @@ import pytest
 
 from localism.errors import ConfigError
 from localism.parse_example import Example, split_example
-from localism.prompts import VARIABLES, Pack, load_pack, packaged
+from localism.prompts import OPTIONAL, VARIABLES, Pack, load_pack, packaged
 
 PACKS = sorted(path.parent.name for path in packaged("prompts").glob("*/pack.toml"))
 # A pack may let these turns do without the skills: the conversation has them.
@@ -19,6 +19,11 @@ VALUES = {
     "count": 7,
     "known": ["Known one", "Known two"],
     "topic": "A certain topic",
+    "domain": "a certain domain",
+    "field": "A certain field",
+    "subject": "a certain subject",
+    "members": ["first_skill", "second_skill"],
+    "choices": ["first_skill", "second_skill"],
     "instruction": "A certain instruction?",
     "response": "A certain response.",
     "skill": "a_certain_skill",
@@ -50,7 +55,7 @@ def test_the_packs_that_the_documents_name_are_shipped() -> None:
 
 def test_every_template_uses_every_value_that_it_is_given(pack: Pack) -> None:
     unused = {
-        name: VARIABLES[name] - placeholders(pack, name)
+        name: VARIABLES[name] - OPTIONAL - placeholders(pack, name)
         for name in pack.templates
         if name not in MAY_BE_UNUSED
     }

@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localism.parse import (
-    NamedDefinition,
+    Listed,
+    json_listed,
     labels_with_reason,
-    named_definitions,
-    numbered_list,
-    verbatim_list,
+    listed,
+    says_nothing,
     without_thinking,
 )
 from localism.stages.extract import Item, most_agreed
@@ -46,28 +46,38 @@ FORMS = {
 }
 
 
+def names(text: str) -> list[str]:
+    return [item.name for item in listed(text)]
+
+
+def pairs(text: str) -> list[tuple[str, str | None]]:
+    return [(item.name, item.definition) for item in listed(text)]
+
+
 @pytest.mark.parametrize("text", FORMS.values(), ids=FORMS.keys())
 def test_every_form_of_list_gives_the_same_items(text: str) -> None:
-    assert numbered_list(text) == COOKING
+    assert names(text) == COOKING
 
 
 @pytest.mark.parametrize("text", ["", "  \n\n", "None", "none.", "N/A", "<think>1. a\n2. b"])
 def test_an_empty_reply_is_an_empty_list(text: str) -> None:
-    assert numbered_list(text) == []
-    assert named_definitions(text) == []
+    assert listed(text) == []
+    assert says_nothing(text)
 
 
 def test_numbers_inside_a_sentence_are_no_list_markers() -> None:
-    assert numbered_list("1. baking\n2.5 litres of milk\n10:30 is late") == ["baking"]
+    assert names("1. baking\n2.5 litres of milk\n10:30 is late") == ["baking"]
 
 
 def test_verbatim_items_keep_what_the_teacher_wrote() -> None:
-    assert verbatim_list("1. **Budgeting**: planning money.") == ["**Budgeting**: planning money."]
+    assert listed("1. **Budgeting**: planning money.") == [
+        Listed("**Budgeting**: planning money.", "Budgeting", "planning money")
+    ]
 
 
 ADVICE = [
-    NamedDefinition("Advice", "personal words"),
-    NamedDefinition("Day Plan", "one line for each day"),
+    ("Advice", "personal words"),
+    ("Day Plan", "one line for each day"),
 ]
 DEFINED = {
     "plain": "1. Advice: personal words\n2. Day Plan: one line for each day",
@@ -84,13 +94,13 @@ DEFINED = {
 
 @pytest.mark.parametrize("text", DEFINED.values(), ids=DEFINED.keys())
 def test_every_form_of_definition_gives_the_same_pairs(text: str) -> None:
-    assert named_definitions(text) == ADVICE
+    assert pairs(text) == ADVICE
 
 
 def test_a_name_without_definition_has_none_and_hyphens_stay() -> None:
-    assert named_definitions("1. Follow-up\n2. Q&A: asked: answered") == [
-        NamedDefinition("Follow-up", None),
-        NamedDefinition("Q&A", "asked: answered"),
+    assert pairs("1. Follow-up\n2. Q&A: asked: answered") == [
+        ("Follow-up", None),
+        ("Q&A", "asked: answered"),
     ]
 
 
@@ -117,9 +127,39 @@ def test_thinking_is_left_out_of_replies() -> None:
 
 @given(st.text(max_size=300) | st.text(alphabet='1.2) -*:\n abc<think>/`"', max_size=300))
 def test_no_text_breaks_the_parsers(text: str) -> None:
-    assert all(item.strip() for item in numbered_list(text))
-    assert all(item.name for item in named_definitions(text))
+    assert all(item.raw.strip() for item in listed(text))
+    assert all(item.raw for item in json_listed(text) or ())
     labels_with_reason(text)
+
+
+WHOLE = '{"items": [{"name": "plan_meals", "definition": "Plan a week."}, {"name": "**bake**"}]}'
+
+
+def test_json_lists_are_read_with_or_without_words_around_them() -> None:
+    items = [
+        Listed("plan_meals", "plan_meals", "Plan a week"),
+        Listed("**bake**", "bake", None),
+    ]
+    for text in (WHOLE, f"Sure!\n```json\n{WHOLE}\n```", f"<think>[1]</think>{WHOLE}"):
+        assert json_listed(text) == items
+    assert json_listed('["plan_meals", "bake"]') == [
+        Listed("plan_meals", "plan_meals", None),
+        Listed("bake", "bake", None),
+    ]
+    assert json_listed("1. plan_meals") is None
+
+
+def test_every_cut_through_a_json_list_keeps_what_was_whole() -> None:
+    for end in range(len(WHOLE)):
+        found = json_listed(WHOLE[:end])
+        names = [item.name for item in found or () if item.name]
+        complete = WHOLE[:end].count("}")
+        assert names == ["plan_meals", "bake"][: min(complete, 2)]
+
+
+@pytest.mark.parametrize("item", ["3", "null", "[]", '{"definition": "x"}', '{"name": 7}'])
+def test_json_items_without_a_name_are_kept_as_unusable(item: str) -> None:
+    assert json_listed(f"[{item}]") == [Listed(item, "", None)]
 
 
 def test_what_most_replies_agree_on_is_kept_first():
