@@ -198,7 +198,8 @@ class Cluster(Section):
     absorb_cosine: Fraction = 0.60
     """See noise."""
     names: Literal["medoid", "teacher"] = "medoid"
-    """A cluster is named after its most central skill, or by the teacher from its members."""
+    """A cluster is named after its most central skill, or by the teacher from its members; in
+    prompts its central skill stands for it in either case."""
     relabel: Literal["labels", "teacher"] = "labels"
     """The cluster of a seed example: that of its own labels, or the teacher chooses among the
     nearest (metacognition paper)."""
@@ -209,8 +210,9 @@ class MixSection(Section):
 
     k: Count = 2
     """Skills in one example."""
-    unit: Literal["skill", "cluster"] = "skill"
-    """Draw single skills, or clusters of them."""
+    unit: Literal["auto", "skill", "cluster"] = "auto"
+    """Draw single skills, or clusters of them, each named by its most central skill. auto takes
+    clusters where every skill comes from seed data (sdd), as the paper does, and skills elsewhere."""
     train: Count = 4000
     """Examples planned for training."""
     dev: Annotated[Whole, Field(ge=2)] = 100

@@ -75,7 +75,8 @@ CREATE TABLE IF NOT EXISTS skill (
 
 CREATE TABLE IF NOT EXISTS cluster (
     cluster_id   TEXT PRIMARY KEY,
-    name         TEXT NOT NULL,           -- its medoid skill's name
+    name         TEXT NOT NULL,           -- its medoid's, unless the teacher named it
+    medoid       TEXT NOT NULL,           -- name of its most central skill
     size         INTEGER NOT NULL,        -- skills
     persistence  DOUBLE,                  -- HDBSCAN cluster persistence; NULL for a rare skill
     keywords     TEXT                     -- c-TF-IDF terms of the members

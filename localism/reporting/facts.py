@@ -36,7 +36,8 @@ def collect(context: Context) -> dict[str, Any]:
             "GROUP BY stage ORDER BY min(happened_at)"
         ),
         "warnings": query(
-            "SELECT stage, detail FROM event WHERE kind LIKE '%warning%' ORDER BY happened_at"
+            "SELECT stage, detail->>'problem' AS problem FROM event WHERE kind = 'warning' "
+            "ORDER BY happened_at"
         ),
         "assets": query("SELECT * FROM asset ORDER BY role"),
         "books": query("SELECT * FROM books"),
@@ -59,6 +60,11 @@ def collect(context: Context) -> dict[str, Any]:
         )[0],
         "skills": query("SELECT * FROM skill_coverage"),
         "clusters": query("SELECT * FROM cluster ORDER BY size DESC, name"),
+        "map": query(
+            "SELECT s.map_x, s.map_y, s.rare, cl.name AS cluster, cl.size FROM skill s "
+            "JOIN cluster cl USING (cluster_id) WHERE s.map_x IS NOT NULL ORDER BY s.name"
+        ),
+        "quality": query("SELECT * FROM cluster_quality ORDER BY metric"),
         "cluster_members": query(
             "SELECT cl.name, cl.size, string_agg(s.name, ', ' ORDER BY s.count DESC, s.name) "
             "AS members FROM cluster cl JOIN skill s USING (cluster_id) WHERE cl.size > 1 "

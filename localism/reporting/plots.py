@@ -4,6 +4,20 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+DRAWN_AS_POINTS = 3000
+# Okabe and Ito's colours and darker kin: told apart also by the colour-blind.
+CLUSTER_COLORS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#8a6d00",
+    "#56b4e9",
+    "#e69f00",
+    "#5b4b8a",
+    "#7a1f1f",
+    "#3d6b6b",
+)
 INK, FAINT, BLUE, ORANGE, GREEN = "#1f2328", "#8b949e", "#2f6fdb", "#d9730d", "#2da44e"
 
 Rows = list[dict[str, Any]]
@@ -127,9 +141,54 @@ def skill_use(rows: Rows) -> str:
             xlim=(0, max(1, len(ordered) - 1)),
         )
         axis.set_ylim(bottom=0)
-        axis.legend(fontsize=9, loc="lower left")
+        axis.legend(fontsize=9, loc="upper right", bbox_to_anchor=(1, 1.16), ncols=2)
 
     return _figure(4.5, 2.8, draw)
+
+
+def skill_map(rows: Rows) -> str:
+    """Where skills lie to each other (columns map_x, map_y of table skill), largest clusters named.
+
+    Near points are alike; distances between far ones say little. Above DRAWN_AS_POINTS skills the
+    points are one picture, so that the page stays small.
+    """
+    sizes = {row["cluster"]: row["size"] for row in rows if not row["rare"]}
+    named = sorted(sizes, key=lambda name: (-sizes[name], name))[: len(CLUSTER_COLORS)]
+    color_of = dict(zip(named, CLUSTER_COLORS, strict=False))
+
+    def draw(axis: Any) -> None:
+        for row in sorted(rows, key=lambda row: row["cluster"] in color_of):
+            axis.plot(
+                row["map_x"],
+                row["map_y"],
+                "o",
+                color=color_of.get(row["cluster"], FAINT),
+                markersize=4 if row["cluster"] in color_of else 2.5,
+                alpha=0.45 if row["rare"] else 0.8,
+                markeredgewidth=0,
+                rasterized=len(rows) > DRAWN_AS_POINTS,
+            )
+        for name in named:
+            members = [row for row in rows if row["cluster"] == name]
+            axis.annotate(
+                name.replace("_", " "),
+                (_mean(members, "map_x"), _mean(members, "map_y")),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=INK,
+            )
+        axis.set(xticks=[], yticks=[])
+        axis.margins(0.08)
+        for side in ("left", "bottom"):
+            axis.spines[side].set_visible(False)
+
+    return _figure(9.2, 5.2, draw)
+
+
+def _mean(rows: Rows, column: str) -> float:
+    return float(sum(row[column] for row in rows)) / len(rows)
 
 
 def cluster_sizes(rows: Rows) -> str:
@@ -160,7 +219,7 @@ def test_scores(rows: Rows) -> str:
                     alpha=0.35,
                     solid_capstyle="butt",
                 )
-            axis.plot(row["value"], place, "o", color=BLUE)
+            axis.plot(row["value"], place, "o", color=BLUE, clip_on=False)
             axis.annotate(
                 f"{row['value']:.1f}",
                 (row["value"], place),

@@ -317,6 +317,7 @@ def _save(store: Store, found: Clustering) -> None:
         {
             "cluster_id": stable_id("cluster", name),
             "name": name,
+            "medoid": name,
             "size": size,
             "persistence": found.persistence.get(name),
             "keywords": found.keywords[name],

@@ -46,9 +46,10 @@ class Unit:
 def run(context: Context) -> str:
     """Plan what is not planned yet; the same seed, skills and settings give the same rows."""
     store, section, seed = context.store, context.config.mix, context.config.seed
-    units = _units(store, section.unit)
+    unit = section.unit if section.unit != "auto" else _natural_unit(store)
+    units = _units(store, unit)
     types = store.query("SELECT query_type_id, name FROM query_type ORDER BY name")
-    check(section, len(units))
+    check(section, len(units), unit)
     held_out = section.test + section.dev
     total = held_out + section.train
     sets = Coverage([unit.cluster_id for unit in units], section.k, held_out, Random(seed)).sets()
@@ -62,7 +63,7 @@ def run(context: Context) -> str:
         done += len(batch)
         context.progress.update(done, total, unit="mixes")
     return (
-        f"{total:,} mixes of {section.k} from {len(units):,} {section.unit}s:"
+        f"{total:,} mixes of {section.k} from {len(units):,} {unit}s:"
         f" {section.train:,} train, {section.dev:,} dev, {section.test:,} test"
     )
 
@@ -83,18 +84,18 @@ def load_mixes(store: Store, splits: Sequence[str] = ("train", "dev", "test")) -
     return [Mix(**{**row, "skills": tuple(row["skills"])}) for row in rows]
 
 
-def check(section: MixSection, units: int) -> None:
+def check(section: MixSection, units: int, unit: str = "skill") -> None:
     """Raise ConfigError when the plan can't be made from so many units."""
     if section.k > units:
         raise ConfigError(
-            f"k = {section.k} is larger than the number of {section.unit}s, {units}",
+            f"k = {section.k} is larger than the number of {unit}s, {units}",
             where="[mix].k",
             fix="use a smaller k, or extract more skills ([extract].topics, skills_per_topic)",
         )
     sets = math.comb(units, section.k)
     if sets <= section.test + section.dev:
         raise ConfigError(
-            f"{units} {section.unit}s make {sets} sets of {section.k}; dev and test take"
+            f"{units} {unit}s make {sets} sets of {section.k}; dev and test take"
             f" {section.dev + section.test} and leave none for train",
             where="[mix].dev and [mix].test",
             fix="make them smaller, or extract more skills ([extract].topics, skills_per_topic)",
@@ -249,10 +250,16 @@ def spread(
 # ---- rows ------------------------------------------------------------------------------------
 
 
+def _natural_unit(store: Store) -> str:
+    """Clusters where all skills were found in seed data, skills elsewhere."""
+    only_seeds = "SELECT bool_and(source = 'sdd') FROM skill_label WHERE skill_id IS NOT NULL"
+    return "cluster" if store.value(only_seeds) else "skill"
+
+
 def _units(store: Store, unit: str) -> list[Unit]:
     """What can be mixed, by name: ids and orders in the corpus play no part in the plan."""
     rows = store.query(
-        "SELECT s.skill_id, s.name, s.cluster_id, c.name AS medoid"
+        "SELECT s.skill_id, s.name, s.cluster_id, c.medoid"
         " FROM skill s JOIN cluster c USING (cluster_id) ORDER BY s.name"
     )
     if not rows:

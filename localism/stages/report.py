@@ -38,6 +38,7 @@ def _page(known: dict[str, Any]) -> str:
         figures["checkpoints"] = plots.checkpoint_curve(known["checkpoints"])
     if known["skills"]:
         figures["skills"] = plots.skill_use(known["skills"])
+        figures["map"] = plots.skill_map(known["map"]) if known["map"] else ""
         figures["clusters"] = plots.cluster_sizes(known["clusters"])
     if percent:
         figures["scores"] = plots.test_scores(percent)

@@ -253,7 +253,7 @@ def test_a_failure_while_writing_leaves_the_old_clusters_whole(new_context) -> N
     before = rows(context)
     with pytest.raises(ZeroDivisionError), context.store.transaction():
         context.store.execute("DELETE FROM skill")
-        context.store.add("cluster", cluster_id="x", name="x", size=1)
+        context.store.add("cluster", cluster_id="x", name="x", medoid="x", size=1)
         context.store.flush()
         1 / 0  # noqa: B018
     assert rows(context) == before

@@ -117,7 +117,7 @@ def context(tmp_path: Path):
 def add_skills(store: Store, clusters: dict[str, list[str]]) -> None:
     for medoid, names in clusters.items():
         cluster_id = stable_id("cluster", medoid)
-        store.add("cluster", cluster_id=cluster_id, name=medoid, size=len(names))
+        store.add("cluster", cluster_id=cluster_id, name=medoid, medoid=medoid, size=len(names))
         for name in names:
             store.add(
                 "skill", skill_id=stable_id("skill", name), name=name, cluster_id=cluster_id,
@@ -204,6 +204,22 @@ def test_clusters_are_mixed_through_their_medoids(context: Context) -> None:
     add_skills(context.store, WORLD)
     run(with_mix(context, unit="cluster", train=4, dev=2, test=2))
     assert {skill for mix in load_mixes(context.store) for skill in mix.skills} == set(WORLD)
+
+
+@pytest.mark.parametrize(
+    ("sources", "unit"),
+    [(("sdd",), "cluster"), (("sda", "sdd"), "skill"), (("mine.csv",), "skill")],
+)
+def test_skills_that_come_from_seed_data_alone_are_mixed_as_clusters(
+    context: Context, sources: tuple[str, ...], unit: str
+) -> None:
+    add_skills(context.store, WORLD)
+    for number, skill in enumerate(context.store.query("FROM skill ORDER BY name")):
+        context.store.add(
+            "skill_label", label_id=str(number), raw=skill["name"], name=skill["name"],
+            skill_id=skill["skill_id"], source=sources[number % len(sources)],
+        )  # fmt: skip
+    assert f"{unit}s:" in run(with_mix(context, unit="auto", train=4, dev=2, test=2))
 
 
 @pytest.mark.parametrize(
