@@ -92,6 +92,12 @@ _DOMAIN = ("extract.domain", "TEXT", 'Keep to a domain, for instance "safety".')
 SHORTCUTS = {
     "run-all": {"--extract": _EXTRACT, "--domain": _DOMAIN},
     "extract": {"--method": _EXTRACT, "--domain": _DOMAIN},
+    "mix": {
+        "--n": ("mix.train", "N", "Training examples; more than planned before extends the plan."),
+        "--k": ("mix.k", "N", "Skills in one example."),
+        "--seed": ("mix.seed", "N", "Of the plan."),
+        "--design": ("mix.design", "DESIGN", "balanced, or random as in the paper."),
+    },
     "cluster": {
         "--method": ("cluster.method", "METHOD", "hdbscan, fast, cuml or auto."),
         "--noise": ("cluster.noise", "POLICY", "rare, absorb or assign-all."),
@@ -108,6 +114,7 @@ def shortcuts(name: str) -> Any:
                 flag,
                 expose_value=False,
                 metavar=metavar,
+                type=int if metavar == "N" else str,
                 help=f"{text} Short for --set {key}=...",
                 callback=functools.partial(_override, key),
             )(command)
@@ -116,7 +123,9 @@ def shortcuts(name: str) -> Any:
     return decorate
 
 
-def _override(key: str, context: click.Context, _: click.Parameter, value: str | None) -> None:
+def _override(
+    key: str, context: click.Context, _: click.Parameter, value: str | int | None
+) -> None:
     if value is not None:
         context.obj.setdefault("overrides", []).append(f"{key}={json.dumps(value)}")
 
@@ -127,8 +136,9 @@ def _work(
     overrides: tuple[str, ...],
     plain: bool,
     stages: tuple[str, ...] | None,
+    top_up: bool = False,
 ) -> None:
-    """Do stages of a run (None: all of them) and say what came of it."""
+    """Do stages of a run (None: all of them), or top up its mixes, and say what came of it."""
     from localism import run
     from localism.progress import Progress
 
@@ -139,6 +149,9 @@ def _work(
     with Progress(plain=plain) as progress:
         progress.say(run.headline(folder, config))
         with run.opened(folder, config, progress) as context:
+            if top_up:
+                progress.say(f"{run.top_up(context)}; next: localism run-all --run {name}")
+                return
             outcome = run.run_stages(context, stages or run.STAGES)
         if not outcome.worked:
             progress.say("nothing to do: done earlier")
@@ -171,6 +184,13 @@ STAGE_HELP = {
 }
 
 
+def top_up_option(stage: str) -> Any:
+    """--top-up, for mix alone."""
+    text = "Plan more mixes for the skills that curation left short."
+    option = click.option("--top-up", is_flag=True, help=text)
+    return option if stage == "mix" else lambda command: command
+
+
 def _add_stage(stage: str, text: str) -> None:
     @cli.command(
         stage,
@@ -179,8 +199,15 @@ def _add_stage(stage: str, text: str) -> None:
     )
     @shortcuts(stage)
     @run_options
-    def command(name: str, models: Path | None, overrides: tuple[str, ...], plain: bool) -> None:
-        _work(name, models, overrides, plain, (stage,))
+    @top_up_option(stage)
+    def command(
+        name: str,
+        models: Path | None,
+        overrides: tuple[str, ...],
+        plain: bool,
+        top_up: bool = False,
+    ) -> None:
+        _work(name, models, overrides, plain, (stage,), top_up)
 
 
 for _stage, _text in STAGE_HELP.items():

@@ -212,7 +212,13 @@ class MixSection(Section):
     """Skills in one example."""
     unit: Literal["auto", "skill", "cluster"] = "auto"
     """Draw single skills, or clusters of them, each named by its most central skill. auto takes
-    clusters where every skill comes from seed data (sdd), as the paper does, and skills elsewhere."""
+    clusters where all skills come from seed data (sdd), as the paper does, and skills elsewhere."""
+    design: Literal["balanced", "random"] = "balanced"
+    """balanced uses every skill equally often and no set twice; random draws as the paper does."""
+    apart: Flag = True
+    """Prefer skills of different clusters in one mix (balanced)."""
+    seed: Whole | None = None
+    """Of the plan; the run's own when absent."""
     train: Count = 4000
     """Examples planned for training."""
     dev: Annotated[Whole, Field(ge=2)] = 100

@@ -76,10 +76,12 @@ def default_models() -> Path:
 
 
 def settle_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -> Config:
-    """The configuration of a run: frozen when it starts, and only its speed may change later.
+    """The configuration of a run. What its rows were made with is frozen, and the rest may change.
 
+    The section of a stage is frozen when that stage starts, everything else when the run does; keys
+    of mere speed stay free, and `mix.train` may grow until training starts (docs/decisions/0004).
     The models.toml that a run was started with is read again at every call, so that an edit is
-    noticed rather than ignored. Raises UsageError, naming the keys, when the recipe has changed.
+    noticed rather than ignored. Raises UsageError, naming the keys that may not change any more.
     """
     if not (folder / RECIPE).exists():
         source = models or default_models()
@@ -89,10 +91,16 @@ def settle_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -
             return config
         # Another process started the run at this very moment: its recipe holds.
     frozen, asked = _frozen(folder), _asked(folder, models, overrides)
-    changed = sorted(_differences(frozen.recipe(), asked.config.recipe()))
+    started = _started(folder)
+    changed = [
+        change
+        for change in _differences(frozen.recipe(), asked.config.recipe())
+        if not _may_change(change, started)
+    ]
     if changed:
+        named = ", ".join(sorted(f"{c.key} ({c.before!r} -> {c.after!r})" for c in changed))
         raise UsageError(
-            f"this run was started with another recipe; {', '.join(changed)} would change",
+            f"this run was started with another recipe; {named} would change",
             where=f"{folder / RECIPE}, against {asked.models}",
             fix=f"`localism fork {folder.name} NEW` starts a run with the new one and reuses every "
             "model call that stays the same; or undo the change",
@@ -163,13 +171,41 @@ def _write_recipe(
     return True
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[str]:
+class _Change(NamedTuple):
+    """A key of the recipe, dotted, and its two values."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[_Change]:
     for key in old.keys() | new.keys():
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
             yield from _differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            yield f"{prefix}{key} ({before!r} -> {after!r})"
+            yield _Change(f"{prefix}{key}", before, after)
+
+
+def _may_change(change: _Change, started: set[str]) -> bool:
+    section = change.key.partition(".")[0]
+    if section in STAGES and section not in started:
+        return True
+    return _is_extension(change) and "train" not in started
+
+
+def _is_extension(change: _Change) -> bool:
+    """More training examples: the plan that exists is the beginning of the longer one."""
+    return change.key == "mix.train" and change.after > change.before
+
+
+def _started(folder: Path) -> set[str]:
+    """Stages that may have written rows."""
+    if not (folder / reader.CORPUS).exists():
+        return set()
+    rows = reader.read(folder, "SELECT DISTINCT stage FROM event WHERE kind = 'stage_started'").rows
+    return {row[0] for row in rows}
 
 
 def headline(folder: Path, config: Config) -> str:
@@ -224,28 +260,54 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _record_run(store: Store, folder: Path, config: Config) -> None:
-    store.add(
-        "run",
-        run_id=stable_id("run", config.recipe_hash()),
-        name=folder.name,
-        created_at=now(),
-        version=__version__,
-        recipe=config.model_dump_json(),
-        recipe_hash=config.recipe_hash(),
-        rehearsal=config.is_rehearsal(),
-    )
+    """Note the run at its first call, and at a later one what changed in its recipe."""
+    known = store.query("SELECT recipe, recipe_hash FROM run")
+    if not known:
+        store.add(
+            "run",
+            run_id=stable_id("run", config.recipe_hash()),
+            name=folder.name,
+            created_at=now(),
+            version=__version__,
+            recipe=config.model_dump_json(),
+            recipe_hash=config.recipe_hash(),
+            rehearsal=config.is_rehearsal(),
+        )
+    elif known[0]["recipe_hash"] != config.recipe_hash():
+        earlier = validate(json.loads(known[0]["recipe"]), str(folder / RECIPE))
+        changes = list(_differences(earlier.recipe(), config.recipe()))
+        with store.transaction():
+            store.execute(
+                "UPDATE run SET recipe = ?, recipe_hash = ?",
+                [config.model_dump_json(), config.recipe_hash()],
+            )
+            store.event("recipe_changed", keys={c.key: [c.before, c.after] for c in changes})
+            if any(map(_is_extension, changes)):
+                reopen(store, "mix")
 
 
 # ---- stages --------------------------------------------------------------------------------
 
 
 def finished_stages(store: Store) -> dict[str, str]:
-    """Stage -> its summary, for those that are done."""
-    rows = store.query(
-        "SELECT stage, detail->>'summary' AS summary FROM event "
-        "WHERE kind = 'stage_finished' ORDER BY happened_at"
-    )
-    return {row["stage"]: row["summary"] for row in rows}
+    """Stage -> its summary, for those that are done and were not opened again."""
+    done: dict[str, str] = {}
+    for row in store.query(
+        "SELECT stage, kind, detail->>'summary' AS summary FROM event "
+        "WHERE kind IN ('stage_finished', 'stage_reopened') ORDER BY happened_at, stage"
+    ):
+        if row["kind"] == "stage_finished":
+            done[row["stage"]] = row["summary"]
+        else:
+            done.pop(row["stage"], None)
+    return done
+
+
+def reopen(store: Store, first: str) -> None:
+    """Have a stage and those after it done again, where they were: there is more to do."""
+    for stage in STAGES[STAGES.index(first) :]:
+        if stage in finished_stages(store):
+            store.event("stage_reopened", stage)
 
 
 def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
@@ -280,6 +342,31 @@ def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
         done[stage] = summary
         worked.append(stage)
     return Outcome(tuple(worked), time.monotonic() - started)
+
+
+def top_up(context: Context) -> str:
+    """Plan mixes for what curation left short and open the stages from generate on again.
+
+    Raises StageError before curate is done, or when training has begun.
+    """
+    done = finished_stages(context.store)
+    started = context.store.value(
+        "SELECT count(*) FROM event WHERE kind = 'stage_started' AND stage = 'train'"
+    )
+    if "curate" not in done or started:
+        raise StageError(
+            "mixes can be topped up between curate and train",
+            where=str(context.folder),
+            fix=f"`localism fork {context.folder.name} NEW` and top up there"
+            if started
+            else f"localism curate --run {context.folder.name}, then again",
+        )
+    stage = importlib.import_module("localism.stages.mix")
+    with context.store.transaction():
+        summary: str = stage.top_up(context)
+        context.store.event("mixes_topped_up", "mix", summary=summary)
+        reopen(context.store, "generate")
+    return summary
 
 
 def check_books(store: Store, names: Sequence[str]) -> None:

@@ -100,7 +100,8 @@ CREATE TABLE IF NOT EXISTS mix (
     ordinal      BIGINT NOT NULL,
     k            INTEGER NOT NULL,
     query_type_id TEXT,
-    split        TEXT NOT NULL CHECK (split IN ('train', 'dev', 'test'))
+    split        TEXT NOT NULL CHECK (split IN ('train', 'dev', 'test')),
+    top_up       BOOLEAN NOT NULL DEFAULT false  -- planned later, where curation had left a hole
 );
 
 CREATE TABLE IF NOT EXISTS mix_skill (

@@ -8,6 +8,8 @@ from typing import Any
 from localism import offline, reader, tables
 from localism.records import LOCK
 
+STATES = {"stage_started": "under way", "stage_finished": "done", "stage_reopened": "to do"}
+
 
 def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
     """Stages with state and summary, books, tokens and refused connections of a run."""
@@ -22,13 +24,12 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
     events = reader.read(
         folder,
         "SELECT stage, kind, detail->>'summary' AS summary FROM event "
-        "WHERE kind IN ('stage_started', 'stage_finished') ORDER BY happened_at",
+        "WHERE kind IN ('stage_started', 'stage_finished', 'stage_reopened') ORDER BY happened_at",
     ).as_dicts()
     state = {stage: {"stage": stage, "state": "to do", "summary": ""} for stage in stages}
     for event in events:
-        finished = event["kind"] == "stage_finished"
         state[event["stage"]] |= {
-            "state": "done" if finished else "under way",
+            "state": STATES[event["kind"]],
             "summary": event["summary"] or "",
         }
     if not is_working(folder):

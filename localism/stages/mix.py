@@ -7,28 +7,21 @@ then train, so that train can grow later without any mix moving.
 Alone: localism mix --run NAME
 """
 
-import heapq
 import itertools
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from localism.config import MixSection
 from localism.context import Context
+from localism.coverage import Coverage, filling_sets, random_sets, spread
 from localism.errors import ConfigError, StageError
 from localism.records import Mix, Split, stable_id
 from localism.store import Row, Store
 
 ORDER: tuple[Split, ...] = ("test", "dev", "train")
 MIXES_AT_ONCE = 2000
-# The price of a set while a pass is put together: one that was used, or that holds a unit twice,
-# has to go; one with two units of the same cluster had better go.
-FORBIDDEN = 1000
-SWAPS_FOR_CLUSTERS = 24
-# A pass of few units is quickly shuffled again, and is the one that may need it.
-SHUFFLES, SHUFFLED_UNITS = 20, 4000
 
 
 @dataclass(frozen=True)
@@ -45,27 +38,105 @@ class Unit:
 
 def run(context: Context) -> str:
     """Plan what is not planned yet; the same seed, skills and settings give the same rows."""
-    store, section, seed = context.store, context.config.mix, context.config.seed
-    unit = section.unit if section.unit != "auto" else _natural_unit(store)
-    units = _units(store, unit)
-    types = store.query("SELECT query_type_id, name FROM query_type ORDER BY name")
-    check(section, len(units), unit)
-    held_out = section.test + section.dev
-    total = held_out + section.train
-    sets = Coverage([unit.cluster_id for unit in units], section.k, held_out, Random(seed)).sets()
-    # A stream of its own, so that query types do not change which skills meet.
-    typed = spread(itertools.islice(sets, total), len(types), Random(f"query types {seed}"))
-    rows = _rows(zip(typed, _splits(section), strict=True), units, types, section.k, seed)
-    done = 0
-    while batch := list(itertools.islice(rows, MIXES_AT_ONCE)):
-        store.add_rows("mix", [mix for mix, _ in batch])
-        store.add_rows("mix_skill", [skill for _, skills in batch for skill in skills])
-        done += len(batch)
-        context.progress.update(done, total, unit="mixes")
+    store, section = context.store, context.config.mix
+    plan = Plan(context)
+    check(section, len(plan.units), plan.unit)
+    _check_not_topped_up(store, section)
+    total = section.test + section.dev + section.train
+    plan.write(itertools.islice(plan.sets(), total), _splits(section), total)
     return (
-        f"{total:,} mixes of {section.k} from {len(units):,} {unit}s:"
+        f"{total:,} mixes of {section.k} from {len(plan.units):,} {plan.unit}s:"
         f" {section.train:,} train, {section.dev:,} dev, {section.test:,} test"
     )
+
+
+def top_up(context: Context) -> str:
+    """Plan further training mixes for units that curation left with fewer than were planned.
+
+    No set of units comes twice, held-out ones included; see coverage.filling_sets.
+    """
+    store = context.store
+    plan = Plan(context, first=store.value("SELECT max(ordinal) + 1 FROM mix") or 0)
+    index = {unit.skill_id: number for number, unit in enumerate(plan.units)}
+    lacking, used = [0] * len(index), set[frozenset[int]]()
+    for row in store.query(
+        "SELECT list(ms.skill_id) AS skills, m.split = 'train' AND c.status IS NOT NULL"
+        " AND c.status <> 'accepted' AS is_lost"
+        " FROM mix m JOIN mix_skill ms USING (mix_id) LEFT JOIN candidate c USING (mix_id)"
+        " GROUP BY m.mix_id, m.split, c.status ORDER BY m.mix_id"
+    ):
+        members = [index[skill] for skill in row["skills"]]
+        used.add(frozenset(members))
+        for unit in members:
+            lacking[unit] += row["is_lost"]
+    holes = sum(lack > 0 for lack in lacking)
+    sets = list(plan.filling_sets(lacking, used))
+    plan.write(iter(sets), itertools.repeat("train"), len(sets))
+    return f"{len(sets):,} mixes planned for {holes:,} {plan.unit}s that lost some"
+
+
+class Plan:
+    """What is mixed, how sets of it are drawn, and where they are written."""
+
+    def __init__(self, context: Context, first: int = 0) -> None:
+        self._store, self._progress = context.store, context.progress
+        self._section = context.config.mix
+        self._seed = context.config.seed if self._section.seed is None else self._section.seed
+        self._first = first
+        wanted = self._section.unit
+        self.unit: str = wanted if wanted != "auto" else _natural_unit(self._store)
+        """skill or cluster."""
+        self.units = _units(self._store, self.unit)
+        """By name."""
+        self._types = self._store.query("SELECT query_type_id, name FROM query_type ORDER BY name")
+        everyone = [unit.name for unit in self.units]
+        self._clusters = (
+            [unit.cluster_id for unit in self.units] if self._section.apart else everyone
+        )
+
+    def sets(self) -> Iterator[tuple[int, ...]]:
+        """The endless plan: designed or drawn."""
+        section, random = self._section, Random(self._seed)
+        held_out = section.test + section.dev
+        if section.design == "random":
+            return random_sets(len(self.units), section.k, held_out, random)
+        return Coverage(self._clusters, section.k, held_out, random).sets()
+
+    def filling_sets(
+        self, lacking: Sequence[int], used: set[frozenset[int]]
+    ) -> Iterator[tuple[int, ...]]:
+        """Sets for units that lack some."""
+        random = Random(f"top-up {self._seed} {self._first}")
+        return filling_sets(lacking, self._clusters, self._section.k, used, random)
+
+    def write(self, sets: Iterator[tuple[int, ...]], splits: Iterator[Split], total: int) -> None:
+        """Give each set a query type and a split, and store it."""
+        # A stream of its own, so that query types do not change which skills meet.
+        stream = Random(f"query types {self._seed}" + (f" {self._first}" if self._first else ""))
+        typed = spread(sets, len(self._types), stream)
+        rows = self._rows(zip(typed, splits, strict=False))
+        done = 0
+        while batch := list(itertools.islice(rows, MIXES_AT_ONCE)):
+            self._store.add_rows("mix", [mix for mix, _ in batch])
+            self._store.add_rows("mix_skill", [skill for _, skills in batch for skill in skills])
+            done += len(batch)
+            self._progress.update(done, total, unit="mixes")
+
+    def _rows(
+        self, planned: Iterable[tuple[tuple[tuple[int, ...], int | None], Split]]
+    ) -> Iterator[tuple[Row, list[Row]]]:
+        """(mix row, its mix_skill rows) in the order of the plan."""
+        k = self._section.k
+        for ordinal, ((members, number), split) in enumerate(planned, self._first):
+            type_id, type_name = (None, None) if number is None else self._types[number].values()
+            names = [self.units[unit].name for unit in members]
+            mix_id = stable_id("mix", self._seed, k, ordinal, names, type_name)
+            skills = [
+                {"mix_id": mix_id, "position": position, "skill_id": self.units[unit].skill_id}
+                for position, unit in enumerate(members)
+            ]
+            mix = {"mix_id": mix_id, "ordinal": ordinal, "k": k, "query_type_id": type_id}
+            yield {**mix, "split": split, "top_up": self._first > 0}, skills
 
 
 def load_mixes(store: Store, splits: Sequence[str] = ("train", "dev", "test")) -> list[Mix]:
@@ -102,152 +173,7 @@ def check(section: MixSection, units: int, unit: str = "skill") -> None:
         )
 
 
-# ---- which units together --------------------------------------------------------------------
-
-
-class Coverage:
-    """An endless plan of sets of k units, made in passes that use every unit once.
-
-    A pass is a shuffle cut into sets, mended by swaps within the pass; what does not fill a set
-    begins the first set of the next pass. When few unused sets are left (measured: a third or less)
-    no pass may be found: then the remaining sets follow, those of the least used units first, and
-    uses may differ by two until all are used. Later rounds leave out the first `held_out` sets.
-    """
-
-    def __init__(self, clusters: Sequence[str], k: int, held_out: int, random: Random) -> None:
-        numbers = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
-        self._clusters = [numbers[cluster] for cluster in clusters]
-        self._most_clusters = min(k, len(numbers))
-        self._units, self._k, self._random = len(clusters), k, random
-        self._held_out, self._held_keys = held_out, set[int]()
-        self._taken = set[int]()
-        self._uses = [0] * self._units
-        self._begun: list[int] = []
-
-    def sets(self) -> Iterator[tuple[int, ...]]:
-        """Indices of units, k at a time."""
-        everything = math.comb(self._units, self._k)
-        while True:
-            self._taken = set(self._held_keys)
-            while everything - len(self._taken) >= self._units // self._k:
-                members = self._pass()
-                if members is None:
-                    break
-                yield from map(self._take, members)
-            yield from map(self._take, self._rest())
-
-    def _take(self, members: Sequence[int]) -> tuple[int, ...]:
-        key = self._key(members)
-        self._taken.add(key)
-        if len(self._held_keys) < self._held_out:
-            self._held_keys.add(key)
-        for unit in members:
-            self._uses[unit] += 1
-        return tuple(members)
-
-    def _pass(self) -> list[list[int]] | None:
-        """Every unit once, cut into unused sets; None when that was not found."""
-        k = self._k
-        for _ in range(max(SHUFFLES, SHUFFLED_UNITS // self._units)):
-            slots = self._begun + self._random.sample(range(self._units), self._units)
-            whole = len(slots) // k
-            for start in range(0, whole * k, k):
-                if self._price(slots, start):
-                    self._mend(slots, start)
-            members = [slots[start : start + k] for start in range(0, whole * k, k)]
-            begun = slots[whole * k :]
-            if self._can_follow(begun) and all(self._price(m, 0) < FORBIDDEN for m in members):
-                self._begun = begun
-                return members
-        return None
-
-    def _can_follow(self, begun: Sequence[int]) -> bool:
-        """Whether the next pass can complete this set; where it lacks two units it surely can."""
-        others = set(range(self._units)).difference(begun)
-        return not len(begun) == self._k - 1 > 0 or any(
-            self._key([*begun, unit]) not in self._taken for unit in others
-        )
-
-    def _mend(self, slots: list[int], start: int) -> None:
-        """Swap units of the set at `start` with others of the pass as long as that helps."""
-        k, first = self._k, len(self._begun)
-        price = self._price(slots, start)
-        swappable = len(slots) - first
-        tries = swappable if price >= FORBIDDEN else min(SWAPS_FOR_CLUSTERS, swappable)
-        offset = self._random.randrange(swappable)
-        for step in range(tries):
-            other = first + (offset + step) % swappable
-            for mine in range(max(start, first), start + k):
-                if other // k == start // k:
-                    continue
-                before = price + self._price(slots, other // k * k)
-                slots[mine], slots[other] = slots[other], slots[mine]
-                after = self._price(slots, start)
-                if after + self._price(slots, other // k * k) < before:
-                    price = after
-                else:
-                    slots[mine], slots[other] = slots[other], slots[mine]
-            if not price:
-                return
-
-    def _price(self, slots: Sequence[int], start: int) -> int:
-        """How bad the set at `start` is; what does not fill a set yet costs nothing."""
-        members = slots[start : start + self._k]
-        if len(members) < self._k:
-            return 0
-        if len(set(members)) < self._k or self._key(members) in self._taken:
-            return FORBIDDEN
-        return self._most_clusters - len({self._clusters[unit] for unit in members})
-
-    def _key(self, members: Sequence[int]) -> int:
-        """One number for a set, whatever its order: a million of them fit in memory."""
-        key = 0
-        for unit in sorted(members):
-            key = key * self._units + unit
-        return key
-
-    def _rest(self) -> Iterator[tuple[int, ...]]:
-        """The sets that no pass used, those of the least used units first."""
-        self._begun = []
-        every = itertools.combinations(range(self._units), self._k)
-        left = [members for members in every if self._key(members) not in self._taken]
-        self._random.shuffle(left)
-        heap = [(self._used(members), members) for members in left]
-        heapq.heapify(heap)
-        while heap:
-            used, members = heapq.heappop(heap)
-            now = self._used(members)
-            if now > used:  # its units were used since it was put in
-                heapq.heappush(heap, (now, members))
-            else:
-                yield members
-
-    def _used(self, members: Sequence[int]) -> tuple[int, int]:
-        uses = [self._uses[unit] for unit in members]
-        return max(uses), sum(uses)
-
-
-def spread(
-    sets: Iterable[tuple[int, ...]], types: int, random: Random
-) -> Iterator[tuple[tuple[int, ...], int | None]]:
-    """Each set with a query type: all types equally often, each to the units that had it least."""
-    had: dict[int, list[int]] = defaultdict(lambda: [0] * types)
-    left: list[int] = []
-    for members in sets:
-        if not types:
-            yield members, None
-            continue
-        left = left or random.sample(range(types), types)
-        counts = [had[unit] for unit in members]
-        totals = [sum(column) for column in zip(*counts, strict=True)]
-        chosen = min(left, key=totals.__getitem__)
-        left.remove(chosen)
-        for row in counts:
-            row[chosen] += 1
-        yield members, chosen
-
-
-# ---- rows ------------------------------------------------------------------------------------
+# ---- what is there ---------------------------------------------------------------------------
 
 
 def _natural_unit(store: Store) -> str:
@@ -278,21 +204,13 @@ def _splits(section: MixSection) -> Iterator[Split]:
         yield from itertools.repeat(split, getattr(section, split))
 
 
-def _rows(
-    planned: Iterable[tuple[tuple[tuple[int, ...], int | None], Split]],
-    units: Sequence[Unit],
-    types: Sequence[Row],
-    k: int,
-    seed: int,
-) -> Iterator[tuple[Row, list[Row]]]:
-    """(mix row, its mix_skill rows) in the order of the plan."""
-    for ordinal, ((members, number), split) in enumerate(planned):
-        type_id, type_name = (None, None) if number is None else types[number].values()
-        names = [units[unit].name for unit in members]
-        mix_id = stable_id("mix", seed, k, ordinal, names, type_name)
-        skills = [
-            {"mix_id": mix_id, "position": position, "skill_id": units[unit].skill_id}
-            for position, unit in enumerate(members)
-        ]
-        mix = {"mix_id": mix_id, "ordinal": ordinal, "k": k, "query_type_id": type_id}
-        yield {**mix, "split": split}, skills
+def _check_not_topped_up(store: Store, section: MixSection) -> None:
+    """A plan that was topped up cannot grow: the next mixes of the design would take its places."""
+    topped_up = store.value("SELECT count(*) FROM mix WHERE top_up")
+    designed = store.value("SELECT count(*) FROM mix WHERE NOT top_up")
+    if topped_up and designed < section.test + section.dev + section.train:
+        raise ConfigError(
+            f"the plan has {topped_up} mixes that topped it up, and cannot grow any more",
+            where=f"[mix].train = {section.train}",
+            fix="top up again, or fork: the fork plans anew and keeps every model call",
+        )

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "localism"
 # A module imports only from ranks below its own (or from its own room).
 RANKS = [
     {"errors", "records", "skill_names", "egress"},
-    {"weights", "parse", "taxonomy", "parse_example", "offline", "progress"},
+    {"weights", "parse", "taxonomy", "coverage", "parse_example", "offline", "progress"},
     {"prompts", "store", "paths", "structured"},
     {"config", "reader"},
     {"models_toml"},

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from localism.config import Config, Judge, MixSection, Student, Teacher
 from localism.context import Context
+from localism.coverage import Coverage, filling_sets, random_sets, spread
 from localism.errors import ConfigError, StageError
 from localism.progress import Progress
 from localism.records import stable_id
-from localism.stages.mix import Coverage, load_mixes, run, spread
+from localism.stages.mix import load_mixes, run, top_up
 from localism.store import Store
 
 # Up to this share of all sets the plan is exactly balanced; beyond it uses may differ by two.
@@ -96,6 +97,30 @@ def test_query_types_are_balanced_in_every_prefix_and_spread_over_units(
     even = 240 * 2 / 12 / types
     # Drawn at random, the worst is 8 to 12 off; over seeds 0 to 99 this is 4 at most.
     assert all(abs(pairs[unit, t] - even) <= 4 for unit in range(12) for t in range(types))
+
+
+def test_the_papers_random_draw_leaves_skills_out_and_repeats_sets_but_not_held_out_ones() -> None:
+    sets = list(itertools.islice(random_sets(1143, 2, 100, Random(0)), 1000))
+    assert 160 < 1143 - len({unit for members in sets for unit in members}) < 230
+    small = list(itertools.islice(random_sets(8, 2, 10, Random(0)), 500))
+    assert not set(map(frozenset, small[:10])) & set(map(frozenset, small[10:]))
+    assert len(set(map(frozenset, small[10:]))) < 490
+
+
+@given(st.lists(st.integers(0, 5), min_size=4, max_size=30), st.integers(1, 3), st.integers(0, 99))
+def test_holes_are_filled_with_unused_sets_and_little_more(
+    lacking: list[int], k: int, seed: int
+) -> None:
+    clusters = [str(unit % 3) for unit in range(len(lacking))]
+    used = {frozenset(range(k))}
+    sets = list(filling_sets(lacking, clusters, k, used, Random(seed)))
+    assert all(len(set(members)) == k for members in sets)
+    keys = [frozenset(members) for members in sets]
+    assert len(set(keys)) == len(keys) and not set(keys) & used
+    got = Counter(unit for members in sets for unit in members)
+    unused = math.comb(len(lacking) - 1, k - 1) - 1
+    assert all(got[unit] >= min(lack, unused) for unit, lack in enumerate(lacking))
+    assert len(sets) <= sum(lacking)
 
 
 # ---- the stage -------------------------------------------------------------------------------
@@ -239,3 +264,56 @@ def test_an_impossible_plan_says_which_key_to_change(
 def test_no_skills_is_an_error_that_names_the_stages_to_run(context: Context) -> None:
     with pytest.raises(StageError, match="no skills"):
         run(context)
+
+
+def curated(context: Context, lost: set[int]) -> None:
+    """Every mix has a candidate; those of these ordinals were rejected."""
+    for mix in context.store.query("FROM mix WHERE mix_id NOT IN (SELECT mix_id FROM candidate)"):
+        status = "rejected" if mix["ordinal"] in lost else "accepted"
+        context.store.add("candidate", mix_id=mix["mix_id"], status=status)
+
+
+def uses(context: Context) -> dict[str, int]:
+    rows = context.store.query(
+        "SELECT s.name, count(*) AS n FROM mix m JOIN mix_skill USING (mix_id)"
+        " JOIN skill s USING (skill_id) JOIN candidate c USING (mix_id)"
+        " WHERE m.split = 'train' AND c.status = 'accepted' GROUP BY ALL"
+    )
+    return {row["name"]: row["n"] for row in rows}
+
+
+def test_a_top_up_gives_every_skill_back_what_curation_took(context: Context) -> None:
+    add_skills(context.store, WORLD)
+    add_types(context.store, ["a", "b"])
+    run(context)
+    planned = Counter(skill for mix in load_mixes(context.store, ["train"]) for skill in mix.skills)
+    curated(context, lost=set(range(20, 32)))
+    assert sum((planned - Counter(uses(context))).values()) == 24
+    assert "mixes planned for" in top_up(context)
+    new = context.store.query("FROM mix WHERE top_up ORDER BY ordinal")
+    assert 12 <= len(new) <= 24 and {row["split"] for row in new} == {"train"}
+    assert [row["ordinal"] for row in new] == list(range(55, 55 + len(new)))
+    sets = [frozenset(mix.skills) for mix in load_mixes(context.store)]
+    assert len(set(sets)) == len(sets)
+    curated(context, lost=set())
+    assert not planned - Counter(uses(context))
+
+
+def test_a_plan_that_was_topped_up_does_not_grow(context: Context) -> None:
+    add_skills(context.store, WORLD)
+    run(context)
+    curated(context, lost={20, 21})
+    top_up(context)
+    run(context)
+    with pytest.raises(ConfigError, match="topped it up"):
+        run(with_mix(context, train=60))
+
+
+def test_a_seed_of_its_own_moves_the_plan_alone(context: Context) -> None:
+    add_skills(context.store, WORLD)
+    run(with_mix(context, seed=5))
+    moved = load_mixes(context.store)
+    context.store.execute("DELETE FROM mix")
+    context.store.execute("DELETE FROM mix_skill")
+    run(context)
+    assert load_mixes(context.store) != moved

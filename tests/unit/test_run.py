@@ -10,6 +10,7 @@ from localism import reader, run, status
 from localism.errors import ConfigError, StageError, UsageError
 from localism.progress import Progress
 from localism.prompts import packaged
+from localism.records import STAGES
 
 TEXT = packaged("models.toml").read_text()
 
@@ -59,12 +60,58 @@ def test_the_same_call_again_is_the_same_recipe(folder):
     assert work(folder, None, ["train.epochs=3"]) == first
 
 
+def went_through(folder, *stages):
+    """The run with these stages done, as far as its events say."""
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
+        for stage in stages:
+            context.store.event("stage_started", stage)
+            context.store.event("stage_finished", stage, summary=f"{stage} done")
+
+
 def test_a_changed_override_is_refused_with_the_way_out(folder):
-    work(folder)
+    went_through(folder, "train")
     with pytest.raises(UsageError) as caught:
         work(folder, None, ["train.epochs=3"])
     assert "train.epochs (8 -> 3)" in caught.value.problem
     assert "localism fork first NEW" in caught.value.fix
+
+
+def test_the_section_of_a_stage_may_change_until_that_stage_starts(folder):
+    went_through(folder, "extract", "cluster")
+    assert work(folder, None, ["mix.k=3", "train.epochs=3"]).mix.k == 3
+    for override in (
+        "extract.topics=9",
+        "cluster.min_cluster_size=3",
+        "seed=4",
+        "judge.kind='letter'",
+    ):
+        with pytest.raises(UsageError, match="another recipe"):
+            work(folder, None, [override])
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
+        (row,) = context.store.query("FROM run")
+        assert json.loads(row["recipe"])["mix"]["k"] == 3
+        changed = context.store.value("SELECT detail FROM event WHERE kind = 'recipe_changed'")
+        assert json.loads(changed)["keys"] == {"mix.k": [2, 3], "train.epochs": [8, 3]}
+        assert run.finished_stages(context.store).keys() == {"extract", "cluster"}
+
+
+def test_asking_for_more_mixes_opens_the_stages_from_mix_on_again(folder):
+    went_through(folder, *STAGES[:5])
+    more = work(folder, None, ["mix.train=400"])
+    with run.opened(folder, more, Progress(plain=True)) as context:
+        assert run.finished_stages(context.store).keys() == {"extract", "cluster"}
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
+        events = context.store.query("FROM event WHERE kind = 'stage_reopened'")
+        assert [row["stage"] for row in events] == ["mix", "generate", "curate"]
+    states = {row["stage"]: row["state"] for row in status.facts(folder, STAGES)["stages"]}
+    assert states["cluster"] == "done" and states["mix"] == "to do"
+
+
+@pytest.mark.parametrize(("stages", "train"), [(5, 300), (6, 400)])
+def test_mixes_are_neither_taken_back_nor_added_to_what_was_trained_on(folder, stages, train):
+    went_through(folder, *STAGES[:stages])
+    with pytest.raises(UsageError, match="mix.train"):
+        work(folder, None, [f"mix.train={train}"])
 
 
 def test_an_edited_models_toml_is_noticed(folder, tmp_path):
