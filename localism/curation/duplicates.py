@@ -4,6 +4,10 @@ Two texts are alike when the Jaccard index of their sets of word 3-grams reaches
 search is exact (MinHash would miss some): if all 3-grams are put in one order, rare ones first, two
 sets with Jaccard >= t share one of their first |x| - ceil(t |x|) + 1 members (prefix filtering;
 Bayardo, Ma, Srikant 2007), so that an index of these few finds every pair.
+
+At the default threshold of 0.85, on 128 labelled pairs (tests/data/instruction_pairs.csv):
+precision 1.0, recall 0.23, that is 15 of 32 small edits and none of 32 rewordings. docs/curation.md
+has other thresholds, and embeddings beside it.
 """
 
 import math
@@ -15,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from localism.curation.gates import words
+from localism.curation.candidate import words
 
 _WORD_BITS = 21  # three word numbers in 63 bits: up to two million different words
 

@@ -1,17 +1,20 @@
-"""The gates that look at one candidate alone: candidate -> verdict with a reason and a value."""
+"""The gates that need little more than the text: parsed, complete, length, markers, skills.
+
+A gate is a function of one candidate and its thresholds that says pass or reject, with a reason and
+the number that it looked at. The others have a file each: repetition, talk (refusal, self_talk),
+language, personal, duplicates, overlap. docs/curation.md has their thresholds and error rates.
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from localism.parse_example import has_heading, has_open_fence, outside_fences
-from localism.records import Split
+from localism.curation.candidate import Candidate, Verdict
+from localism.curation.unfinished import breaks_off
+from localism.parsing.fences import has_open_fence, outside_fences
+from localism.parsing.headings import has_heading
 from localism.skill_names import mentions
 
-# Shorter than this is no example of anything; real texts are ten times as long.
-MIN_INSTRUCTION_WORDS = 4
-MIN_RESPONSE_WORDS = 10
 # Of models in general; those of the run's own tokenizers are added to these.
 _CONTROL = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?(?:think|thinking|start_of_turn|end_of_turn)>"
@@ -19,52 +22,6 @@ _CONTROL = re.compile(
 )
 _ROLE = re.compile(r"^\s*(?:#+\s*|\*\*)?(?:human|assistant)\s*(?:\*\*)?\s*[:：]", re.I | re.M)
 _BARE_HASHES = re.compile(r"^\s*#{2,}\s*$|#{3,}\s*\Z", re.M)
-# Scripts without spaces: each character counts as a word.
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
-
-
-class Verdict(NamedTuple):
-    """What one gate says."""
-
-    passed: bool
-    """False rejects the candidate."""
-    reason: str | None = None
-    """Why it was rejected."""
-    value: float | None = None
-    """The number that was compared with a threshold."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A row of table candidate with what the gates need beside it."""
-
-    mix_id: str
-    """Its mix."""
-    split: Split
-    """train, dev or test."""
-    ordinal: int
-    """Place in the plan."""
-    skills: tuple[str, ...]
-    """Skills that it is to show."""
-    instruction: str | None
-    """None when the last reply did not parse."""
-    response: str | None
-    """None when the last reply did not parse."""
-    reason: str | None
-    """Why it did not parse."""
-    finish_reason: str | None
-    """Of its last turn; None when the ledger does not have it."""
-
-    @property
-    def text(self) -> str:
-        """Instruction and response together."""
-        return f"{self.instruction or ''}\n{self.response or ''}"
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case; each character where a script writes without spaces."""
-    return _WORD.findall(text.casefold())
 
 
 def parsed(candidate: Candidate) -> Verdict:
@@ -75,18 +32,45 @@ def parsed(candidate: Candidate) -> Verdict:
 
 
 def complete(candidate: Candidate) -> Verdict:
-    """The last reply was not cut off, and neither part is a scrap."""
-    instruction, response = candidate.instruction or "", candidate.response or ""
+    """The last reply was not cut off, closes its fences, and does not break off."""
     if candidate.finish_reason == "length":
         return Verdict(False, "cut off")
-    if has_open_fence(instruction) or has_open_fence(response):
+    if any(has_open_fence(part) for part in candidate.parts):
         return Verdict(False, "code fence not closed")
-    if (length := len(words(instruction))) < MIN_INSTRUCTION_WORDS:
-        return Verdict(False, "instruction too short", float(length))
-    length = len(words(response))
-    if length < MIN_RESPONSE_WORDS:
-        return Verdict(False, "response too short", float(length))
-    return Verdict(True, value=float(length))
+    if found := breaks_off(candidate.parts[1]):
+        return Verdict(False, f"breaks off: {found}")
+    return Verdict(True)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Least and most tokens of the two parts."""
+
+    instruction: tuple[int, int]
+    """Of the instruction."""
+    response: tuple[int, int]
+    """Of the response."""
+
+
+def length(candidate: Candidate, bounds: Bounds, count: Callable[[str], int]) -> Verdict:
+    """Both parts are within their bounds; the value is the response's tokens, or the wrong part's.
+
+    count(text) is the number of tokens that the student's tokenizer makes of it.
+    """
+    tokens = 0
+    named = zip(
+        ("instruction", "response"),
+        candidate.parts,
+        (bounds.instruction, bounds.response),
+        strict=True,
+    )
+    for name, part, (least, most) in named:
+        tokens = count(part)
+        if tokens < least:
+            return Verdict(False, f"{name} too short", float(tokens))
+        if tokens > most:
+            return Verdict(False, f"{name} too long", float(tokens))
+    return Verdict(True, value=float(tokens))
 
 
 @dataclass(frozen=True)
@@ -115,9 +99,7 @@ def no_markers(candidate: Candidate, markers: Markers) -> Verdict:
     text = candidate.text
     if _CONTROL.search(text) or any(token in text for token in markers.special_tokens):
         return Verdict(False, "control token left in the text")
-    parts = [
-        outside_fences(part) for part in (candidate.instruction or "", candidate.response or "")
-    ]
+    parts = [outside_fences(part) for part in candidate.parts]
     if any(has_heading(part, markers.instruction, markers.response) for part in parts):
         return Verdict(False, "marker left in the text")
     if any(_BARE_HASHES.search(part) for part in parts):
@@ -134,7 +116,7 @@ def no_markers(candidate: Candidate, markers: Markers) -> Verdict:
 
 def says_skills(candidate: Candidate) -> Verdict:
     """The response has the words of every skill, in any inflection; the value is their share."""
-    response = candidate.response or ""
+    response = candidate.parts[1]
     missing = [skill for skill in candidate.skills if not mentions(skill, response)]
     share = 1 - len(missing) / len(candidate.skills)
     if missing:

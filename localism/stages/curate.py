@@ -1,35 +1,45 @@
 """Stage curate: candidates -> accepted or rejected, each gate's verdict and reason kept.
 
-The gates, in order: parsed, complete, no_markers, skills, duplicate. A candidate meets them up to
-the first that it fails, so that the judge is not asked about a text that is out already.
-Duplicates are looked for among the accepted, test first, then dev, then train, each in the plan's
-order: no train instruction can be that of a held-out example, and the outcome does not depend on
-which of them was written first.
+[curate].gates says which gates there are and in which order. A candidate meets them up to the first
+that it fails, so that the judge is not asked about a text that is out already. Duplicates are
+looked for among those that passed the gates before, test first, then dev, then train, each in the
+plan's order: no train instruction can be that of a held-out example, and the outcome does not
+depend on which of them was written first.
 Alone: localism curate --run NAME
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
+from localism.benchmark_files import read_prompts
 from localism.context import Context
 from localism.curation import gates
+from localism.curation.candidate import Candidate, Verdict
 from localism.curation.duplicates import Texts
-from localism.curation.gates import Candidate, Markers, Verdict
+from localism.curation.gates import Bounds, Markers
+from localism.curation.language import language
+from localism.curation.overlap import Prompts
+from localism.curation.personal import personal_data
+from localism.curation.repetition import repetition
+from localism.curation.talk import refusal, self_talk
 from localism.errors import StageError
 from localism.judging.pairwise import read_verdict
 from localism.paths import embedded
-from localism.prompts import Pack, load_pack
+from localism.prompting.packs import Pack, load_pack
 from localism.serving.client import Client, RequestFailed, for_each
 from localism.serving.server import serve
+from localism.stages import curate_shirkers
 from localism.store import Row, Store
 from localism.weights import special_tokens
 
-GATES = ("parsed", "complete", "no_markers", "skills", "duplicate")
 SPLITS = ("test", "dev", "train")
 SHOWN_THRESHOLD = 0.5
 
 Verdicts = dict[str, dict[str, Verdict]]
+"""mix_id -> gate -> verdict."""
 
 
 def run(context: Context) -> str:
@@ -42,7 +52,7 @@ def run(context: Context) -> str:
     if store.value("SELECT count(*) FROM candidate WHERE status = 'written'"):
         _decide(context, _candidates(store))
     _refuse_empty_split(store)
-    return _summary(store)
+    return _summary(context)
 
 
 def _candidates(store: Store) -> list[Candidate]:
@@ -63,19 +73,82 @@ def _candidates(store: Store) -> list[Candidate]:
 
 
 def _decide(context: Context, candidates: Sequence[Candidate]) -> None:
-    verdicts = _look_at(candidates, _markers(context))
-    standing = [one for one in candidates if _stands(verdicts, one)]
-    for mix_id, verdict in _skill_verdicts(context, standing).items():
-        verdicts[mix_id]["skills"] = verdict
-    standing = [one for one in standing if _stands(verdicts, one)]
-    near_duplicate = context.config.curate.near_duplicate
-    for mix_id, verdict in duplicate_verdicts(standing, near_duplicate).items():
-        verdicts[mix_id]["duplicate"] = verdict
+    verdicts: Verdicts = {candidate.mix_id: {} for candidate in candidates}
+    standing = list(candidates)
+    for gate in context.config.curate.gates:
+        found = _verdicts_of(context, gate, standing)
+        for mix_id, verdict in found.items():
+            verdicts[mix_id][gate] = verdict
+        # A gate may have nothing to say of a candidate: it goes on.
+        standing = [one for one in standing if found.get(one.mix_id, Verdict(True)).passed]
     _store(context.store, verdicts, keep_judged=context.config.curate.skills == "judge")
 
 
-def _stands(verdicts: Verdicts, candidate: Candidate) -> bool:
-    return all(verdict.passed for verdict in verdicts[candidate.mix_id].values())
+def _verdicts_of(
+    context: Context, gate: str, candidates: Sequence[Candidate]
+) -> dict[str, Verdict]:
+    """What one gate says of the candidates that passed those before it."""
+    if gate == "skills":
+        return _skill_verdicts(context, candidates)
+    if gate == "shirker":
+        return curate_shirkers.verdicts(context, candidates)
+    if gate == "duplicate":
+        return duplicate_verdicts(candidates, context.config.curate.near_duplicate)
+    judge = _gate(context, gate)
+    verdicts: dict[str, Verdict] = {}
+    for candidate in candidates:
+        verdicts[candidate.mix_id] = judge(candidate)
+        if len(verdicts) % 1000 == 0:
+            context.progress.update(len(verdicts), len(candidates), unit="candidates", detail=gate)
+    return verdicts
+
+
+# ---- gates that look at one candidate ------------------------------------------------------
+
+
+def _gate(context: Context, name: str) -> Callable[[Candidate], Verdict]:
+    """The gate with the thresholds of this run."""
+    curate = context.config.curate
+    if name == "length":
+        return _length_gate(context)
+    if name == "markers":
+        return partial(gates.no_markers, markers=_markers(context))
+    if name == "overlap":
+        prompts = [prompt for path in curate.benchmarks for prompt in read_prompts(embedded(path))]
+        index = Prompts(prompts)
+        return partial(index.overlap, run=curate.overlap_words, most=curate.overlap_share)
+    plain: dict[str, Callable[[Candidate], Verdict]] = {
+        "parsed": gates.parsed,
+        "complete": gates.complete,
+        "repetition": partial(
+            repetition, most=curate.max_repeated, least_compressed=curate.min_compression
+        ),
+        "refusal": partial(refusal, most_words=curate.max_refusal_words),
+        "self_talk": self_talk,
+        "language": partial(language, wanted=curate.languages),
+        "personal_data": partial(personal_data, most=curate.max_personal_data),
+    }
+    return plain[name]
+
+
+def _length_gate(context: Context) -> Callable[[Candidate], Verdict]:
+    curate = context.config.curate
+    bounds = Bounds(
+        (curate.min_instruction_tokens, curate.max_instruction_tokens),
+        (curate.min_response_tokens, curate.max_response_tokens),
+    )
+    count = token_counter(embedded(context.config.student.path))
+    return partial(gates.length, bounds=bounds, count=count)
+
+
+def token_counter(folder: Path) -> Callable[[str], int]:
+    """How many tokens the tokenizer of a model folder makes of a text, control tokens aside."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _markers(context: Context) -> Markers:
@@ -87,27 +160,12 @@ def _markers(context: Context) -> Markers:
     return Markers(pack.instruction_marker, pack.response_marker, gates.special_tokens(tokens))
 
 
-def _look_at(candidates: Iterable[Candidate], markers: Markers) -> Verdicts:
-    """The gates that need nothing but the candidate."""
-    verdicts: Verdicts = {}
-    for candidate in candidates:
-        found = verdicts[candidate.mix_id] = {"parsed": gates.parsed(candidate)}
-        if found["parsed"].passed:
-            found["complete"] = gates.complete(candidate)
-        if _stands(verdicts, candidate):
-            found["no_markers"] = gates.no_markers(candidate, markers)
-    return verdicts
-
-
 # ---- skills --------------------------------------------------------------------------------
 
 
 def _skill_verdicts(context: Context, candidates: Sequence[Candidate]) -> dict[str, Verdict]:
     """Whether each candidate shows its skills, asked in the way that [curate].skills says."""
-    method = context.config.curate.skills
-    if method == "off":
-        return {}
-    if method == "words":
+    if context.config.curate.skills == "words":
         return {candidate.mix_id: gates.says_skills(candidate) for candidate in candidates}
     judged = _judged(context.store)
     unjudged = [candidate for candidate in candidates if candidate.mix_id not in judged]
@@ -190,7 +248,12 @@ def _verdict_row(mix_id: str, gate: str, verdict: Verdict) -> Row:
 
 def _store(store: Store, verdicts: Verdicts, *, keep_judged: bool) -> None:
     """All verdicts, in place of those of an earlier call, and what follows from them."""
-    store.execute("DELETE FROM verdict WHERE gate <> 'skills' OR NOT ?", [keep_judged])
+    # What the judge said stays, unless a gate before it rejects the candidate this time.
+    judged = [mix_id for mix_id, found in verdicts.items() if keep_judged and "skills" in found]
+    store.execute(
+        "DELETE FROM verdict WHERE gate <> 'skills' OR mix_id NOT IN (SELECT unnest(?::TEXT[]))",
+        [judged],
+    )
     rows = [
         _verdict_row(mix_id, gate, verdict)
         for mix_id, found in verdicts.items()
@@ -234,8 +297,9 @@ def _refuse_empty_split(store: Store) -> None:
     )
 
 
-def _summary(store: Store) -> str:
+def _summary(context: Context) -> str:
     """For instance 'kept 4,012 of 4,100 (train 3,812, dev 80, test 120); out: 88 skills'."""
+    store = context.store
     kept = {
         row["split"]: row["n"]
         for row in store.query("""
@@ -247,7 +311,9 @@ def _summary(store: Store) -> str:
     by_gate = Counter(
         row["gate"] for row in store.query("SELECT gate FROM verdict WHERE NOT passed")
     )
-    out = ", ".join(f"{by_gate[gate]:,} {gate}" for gate in GATES if by_gate[gate])
+    out = ", ".join(
+        f"{by_gate[gate]:,} {gate}" for gate in context.config.curate.gates if by_gate[gate]
+    )
     splits = ", ".join(f"{split} {kept.get(split, 0):,}" for split in reversed(SPLITS))
     text = f"kept {sum(kept.values()):,} of {looked_at:,} ({splits})"
     return f"{text}; out: {out}" if out else text

@@ -1,25 +1,20 @@
 """Stage curate on hand-made candidates in a real corpus: every gate rejects what it is for."""
 
+import json
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from engines import NewContext, embedded_config
 
 from localism.context import Context
+from localism.curation.candidate import Candidate, Verdict, words
 from localism.curation.duplicates import Texts
-from localism.curation.gates import (
-    Candidate,
-    Markers,
-    Verdict,
-    complete,
-    no_markers,
-    parsed,
-    says_skills,
-    words,
-)
+from localism.curation.gates import Markers, complete, no_markers, parsed, says_skills
 from localism.errors import StageError
+from localism.reporting.facts import rejected_examples
 from localism.stages import curate
 from localism.stages.curate import duplicate_verdicts
 from localism.store import Store
@@ -56,10 +51,6 @@ def test_parsed_passes_an_example_and_keeps_the_parsers_reason() -> None:
         (candidate(), None),
         (candidate(finish_reason=None), None),
         (candidate(finish_reason="length"), "cut off"),
-        (candidate(instruction="Why does basil droop?"), None),
-        (candidate(instruction="Why, basil?"), "instruction too short"),
-        (candidate(response="Because it is hot: give it water and shade each day."), None),
-        (candidate(response="Because it is hot."), "response too short"),
         (candidate(response=f"{RESPONSE}\n```\nx = 1\n```"), None),
         (candidate(response=f"{RESPONSE}\n```\nx = 1"), "code fence not closed"),
         (
@@ -264,6 +255,7 @@ def decided(store: Store) -> dict[str, tuple[str, str | None]]:
 
 
 WORDS = embedded_config(curate={"skills": "words"})
+REJECTING = ("parsed", "complete", "markers", "skills", "duplicate")
 
 
 @pytest.fixture
@@ -312,13 +304,14 @@ def test_each_candidate_is_decided_with_the_reason_of_the_first_failed_gate(
     }
     assert summary == (
         "kept 3 of 8 (train 1, dev 1, test 1);"
-        " out: 1 parsed, 1 complete, 1 no_markers, 1 skills, 1 duplicate"
+        " out: 1 parsed, 1 complete, 1 markers, 1 skills, 1 duplicate"
     )
     gates = store.query(
         "SELECT mix_id, list(gate ORDER BY gate) AS gates FROM verdict GROUP BY mix_id"
     )
     met = {row["mix_id"]: row["gates"] for row in gates}
-    assert met["good"] == sorted(curate.GATES)
+    # Of so few candidates the gate for shirkers has nothing to say.
+    assert met["good"] == sorted(set(context.config.curate.gates) - {"shirker"})
     assert met["cut"] == ["complete", "parsed"]
     assert "failed" not in met
     books = store.query("SELECT * FROM books WHERE stage = 'curate'")[0]
@@ -329,7 +322,7 @@ def test_each_candidate_is_decided_with_the_reason_of_the_first_failed_gate(
         0,
     )
     rejections = store.query("SELECT gate, n FROM rejections WHERE status = 'rejected'")
-    assert sorted(row["gate"] for row in rejections) == sorted(curate.GATES)
+    assert sorted(row["gate"] for row in rejections) == sorted(REJECTING)
 
 
 def test_held_out_examples_win_over_train_whenever_they_were_written(context: Context) -> None:
@@ -395,3 +388,92 @@ def test_a_split_without_a_single_accepted_example_stops_the_run_with_the_reason
         assert stopped.value.problem == "none of the 1 dev examples passed the gates"
         assert stopped.value.where == "parsed: no markers (1)"
     assert decided(store)["a"] == ("accepted", None)
+
+
+def test_only_the_gates_that_are_listed_run_and_in_their_order(new_context: NewContext) -> None:
+    context = new_context(
+        embedded_config(curate={"skills": "words", "gates": ["parsed", "skills", "complete"]})
+    )
+    plan(context.store, [("a", "train", 0), ("b", "train", 1), ("c", "dev", 2), ("d", "test", 3)])
+    write(context.store, "a", UNLIKE[0])
+    write(context.store, "b", UNLIKE[0], "Water it, and then the", finish_reason="length")
+    write(context.store, "c", UNLIKE[0])
+    write(context.store, "d", UNLIKE[3], f"{RESPONSE} Mail me: k.oduya84@northfield.co.uk.")
+    curate.run(context)
+    assert [status for status, _ in decided(context.store).values()] == [
+        "accepted", "rejected", "accepted", "accepted",
+    ]  # fmt: skip
+    met = context.store.query("SELECT gate, passed FROM verdict WHERE mix_id = 'b' ORDER BY gate")
+    assert [tuple(row.values()) for row in met] == [("parsed", True), ("skills", False)]
+
+
+def test_an_instruction_of_a_benchmark_is_rejected_in_every_split(
+    new_context: NewContext, tmp_path: Path
+) -> None:
+    (tmp_path / "bench.jsonl").write_text(json.dumps({"prompt": UNLIKE[0]}) + "\n")
+    context = new_context(
+        embedded_config(curate={"skills": "words", "benchmarks": [str(tmp_path / "bench.jsonl")]})
+    )
+    rows = [("a", "train", 0), ("b", "train", 1), ("c", "dev", 2), ("d", "test", 3)]
+    plan(context.store, rows)
+    for (mix_id, _, _), text in zip(rows, UNLIKE, strict=False):
+        write(context.store, mix_id, text)
+    curate.run(context)
+    reason = "a benchmark's prompt: bench.jsonl line 1"
+    assert decided(context.store)["a"] == ("rejected", reason)
+    assert {status for status, _ in list(decided(context.store).values())[1:]} == {"accepted"}
+
+
+def test_a_judged_example_that_an_earlier_gate_rejects_later_has_one_failed_verdict(
+    new_context: NewContext,
+) -> None:
+    """The judge's old verdict of it goes: it would count as a second rejection."""
+    order = ["parsed", "duplicate", "skills"]
+    context = new_context(embedded_config(curate={"skills": "judge", "gates": order}))
+    names = [("a", "train", 0), ("b", "train", 1), ("c", "dev", 2), ("d", "test", 3)]
+    plan(context.store, [*names, ("e", "test", 4)])
+    for (mix_id, _, _), text in zip(names, UNLIKE, strict=False):
+        write(context.store, mix_id, text)
+    judged = {"a": False, "b": True, "c": True, "d": True}
+    context.store.add_rows(
+        "verdict",
+        [
+            {
+                "mix_id": m,
+                "gate": "skills",
+                "passed": p,
+                "reason": None if p else "no",
+                "value": 0.5,
+            }
+            for m, p in judged.items()
+        ],
+    )
+    curate.run(context)
+    assert decided(context.store)["a"] == ("rejected", "no")
+    write(context.store, "e", UNLIKE[0])
+    context.store.add("verdict", mix_id="e", gate="skills", passed=True, reason=None, value=0.9)
+    curate.run(context)
+    failed = context.store.query("SELECT gate FROM verdict WHERE mix_id = 'a' AND NOT passed")
+    assert [row["gate"] for row in failed] == ["duplicate"]
+    assert decided(context.store)["a"] == ("rejected", "same instruction: e")
+
+
+def test_the_report_is_given_three_shortened_rejected_examples_a_gate(context: Context) -> None:
+    names = [(f"m{i}", "train", i) for i in range(6)] + [("dev", "dev", 6), ("test", "test", 7)]
+    plan(context.store, names)
+    for i in range(5):
+        write(context.store, f"m{i}", UNLIKE[i], "<b>No.</b> " + "And so on. " * 90)
+    write(context.store, "m5", None, None, reason="no markers")
+    write(context.store, "dev", UNLIKE[5])
+    write(context.store, "test", UNLIKE[6])
+    with pytest.raises(StageError, match="train"):
+        curate.run(context)
+    rows = rejected_examples(context.store)
+    assert [(row["gate"], row["n"], row["mix_id"]) for row in rows] == [
+        ("repetition", 5, "m0"),
+        ("repetition", 5, "m1"),
+        ("repetition", 5, "m2"),
+        ("parsed", 1, "m5"),
+    ]
+    assert rows[0]["instruction"] == UNLIKE[0]
+    assert len(rows[0]["response"]) == 402 and rows[0]["response"].endswith(" …")
