@@ -10,13 +10,16 @@ from typing import Any
 import click
 
 from localism import __version__
+from localism.cli_options import format_option, run_option, run_options
+from localism.cli_prompts import prompts
+from localism.cli_skills import skills
 from localism.errors import LocalismError
 from localism.records import STAGES
 
 SECTIONS = {
     "Whole pipeline": ("run-all", "init", "status", "fork"),
     "One stage, in pipeline order": STAGES,
-    "Look": ("sql", "why", "winrate"),
+    "Look": ("skills", "prompts", "sql", "why", "winrate"),
 }
 
 
@@ -50,40 +53,6 @@ def cli(context: click.Context, debug: bool) -> None:
         localism run-all --run first --models first.toml    on your own weights
     """
     context.obj = {"debug": debug}
-
-
-run_option = click.option(
-    "--run",
-    "name",
-    default="default",
-    show_default=True,
-    metavar="NAME",
-    help="A run under runs/, or the path of a run folder.",
-)
-
-
-def run_options(command: Any) -> Any:
-    """--run, --models, --set and --plain, for everything that works on a run."""
-    for option in (
-        click.option("--plain", is_flag=True, help="Lines instead of a live display."),
-        click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Override a value of models.toml, for instance train.epochs=3.",
-        ),
-        click.option(
-            "--models",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="Where a run is created: its models.toml.  [default: ./models.toml, "
-            "else the built-in tiny models]",
-        ),
-        run_option,
-    ):
-        command = option(command)
-    return command
 
 
 # Options that say in a word what --set says with a key.
@@ -236,7 +205,7 @@ for _stage, _text in STAGE_HELP.items():
 def init(machine: str, target: Path) -> None:
     """Write a commented models.toml to edit."""
     from localism.errors import UsageError
-    from localism.prompts import packaged
+    from localism.prompting.packs import packaged
 
     if target.exists():
         raise UsageError(
@@ -290,14 +259,7 @@ def fork(old: str, new: str, models: Path | None, overrides: tuple[str, ...]) ->
 )
 @click.argument("statement")
 @run_option
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json", "csv"]),
-    default="table",
-    show_default=True,
-    help="How rows are printed.",
-)
+@format_option
 def sql(statement: str, name: str, form: str) -> None:
     """Query the corpus, read-only; also while the run is working. Tables: docs/sql.md."""
     from localism import reader, run, tables
@@ -349,6 +311,10 @@ def winrate(
         click.echo(
             tables.render(Table(list(rows[0]), [list(r.values()) for r in rows]), "table"), nl=False
         )
+
+
+cli.add_command(skills)
+cli.add_command(prompts)
 
 
 def main() -> None:
