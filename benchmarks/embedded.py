@@ -43,7 +43,7 @@ from localism.embedded.conversation import LABELS, example_text, query_type_reco
 from localism.embedded.flaws import draw_flawed  # noqa: E402
 from localism.embedded.grammar import Example, draw_answer, draw_example, draw_skills  # noqa: E402
 from localism.embedded.world import QUERY_TYPES, TOPICS  # noqa: E402
-from localism.prompts import Pack, load_pack  # noqa: E402
+from localism.prompting.packs import Pack, load_pack  # noqa: E402
 from localism.skill_names import mentions  # noqa: E402
 
 EMBEDDED = ROOT / "localism" / "embedded"

@@ -36,7 +36,7 @@ from localism.context import Context
 from localism.models_toml import validate
 from localism.paths import embedded
 from localism.progress import Progress
-from localism.prompts import load_pack
+from localism.prompting.packs import load_pack
 from localism.records import Sampling
 from localism.serving.client import Client, for_each
 from localism.serving.engine import CACHE_GIB, ONE_THREAD_PARAMETERS, engine_kind

@@ -9,7 +9,7 @@ from localism import weights
 from localism.config import Config
 from localism.errors import ConfigError
 from localism.paths import embedded
-from localism.prompts import load_pack
+from localism.prompting.packs import load_pack
 from localism.records import stable_id
 from localism.store import Row, Store
 
@@ -77,6 +77,7 @@ def _assets(config: Config) -> Iterator[Row]:
     taxonomy = config.extract.taxonomy
     sources = [("taxonomy", taxonomy)] if taxonomy else []
     sources += [("seeds", seeds.path) for seeds in config.extract.seeds]
+    sources += [("benchmarks", path) for path in config.curate.benchmarks]
     for role, path in sources:
         yield {
             "asset_id": stable_id(role, path),

@@ -5,9 +5,9 @@ command line. models_toml.py reads and checks it.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from localism.paths import EMBEDDED
 from localism.records import stable_id
@@ -184,8 +184,9 @@ class Cluster(Section):
     merge_cosine: Fraction = 0.90
     """Names at least this alike are one skill (complete linkage)."""
     method: Literal["auto", "hdbscan", "fast", "cuml"] = "auto"
-    """hdbscan is exact; fast clusters a sample and gives the rest to the nearest cluster, for 100k
-    names and more; cuml is HDBSCAN on the GPU, where installed; auto is hdbscan, or fast."""
+    """hdbscan compares every pair; fast is HDBSCAN over the graph of nearest neighbours, for 100k
+    names and more; cuml is HDBSCAN on the GPU, where installed; auto is hdbscan up to 3,000 skills,
+    then fast."""
     min_cluster_size: Annotated[Whole, Field(ge=2)] = 2
     """Of HDBSCAN; 3 or 5 give coarser themes and more noise."""
     min_samples: Count = 1
@@ -234,13 +235,76 @@ class Generate(Section):
     """Conversations at once; the engine's max_num_seqs when absent."""
 
 
-class Curate(Section):
-    """Stage curate: the gates."""
+Gate = Literal[
+    "parsed",
+    "complete",
+    "length",
+    "markers",
+    "repetition",
+    "refusal",
+    "self_talk",
+    "language",
+    "personal_data",
+    "overlap",
+    "skills",
+    "shirker",
+    "duplicate",
+]
+Language = Literal[
+    "ar", "cs", "de", "el", "en", "es", "fa", "fr", "he", "hi", "id", "it",
+    "ja", "ko", "nl", "pl", "pt", "ru", "sv", "th", "tr", "uk", "vi", "zh",
+]  # fmt: skip
 
-    skills: Literal["judge", "words", "off"] = "judge"
-    """Both skills present: asked of the judge, looked up as words, or not checked."""
+
+class Curate(Section):
+    """Stage curate: the gates and their thresholds; docs/curation.md has the measured errors."""
+
+    gates: tuple[Gate, ...] = get_args(Gate)
+    """Which gates run, in this order; a gate that is left out is off. parsed comes first. Cheap
+    ones belong before skills, and duplicate last: it compares with what passed all before it."""
+    skills: Literal["judge", "words"] = "judge"
+    """All skills present: asked of the judge, or looked up as words."""
     near_duplicate: Fraction = 0.85
     """Instructions whose word 3-gram sets overlap (Jaccard) at least this much are duplicates."""
+    min_instruction_tokens: Count = 5
+    """Of the student's tokenizer; shorter instructions are rejected."""
+    max_instruction_tokens: Count = 2048
+    """Of the student's tokenizer; longer instructions are rejected."""
+    min_response_tokens: Count = 12
+    """Of the student's tokenizer; shorter responses are rejected."""
+    max_response_tokens: Count = 4096
+    """Of the student's tokenizer; longer responses are rejected."""
+    max_repeated: Fraction = 0.45
+    """Share of a response's words (in 8-grams) or lines that may repeat earlier ones."""
+    min_compression: Fraction = 0.12
+    """A response that zlib makes smaller than this share of its bytes is rejected."""
+    max_refusal_words: Count = 80
+    """A response that opens with a refusal is one up to this length; longer ones help after all."""
+    languages: tuple[Language, ...] = ()
+    """Languages that examples may be in; any, but the same in both parts, when empty."""
+    max_personal_data: Annotated[Whole, Field(ge=0)] = 0
+    """E-mail addresses, phone and account numbers, and the like, that an example may hold."""
+    benchmarks: tuple[str, ...] = ()
+    """Files of benchmark prompts (JSONL, or text with a prompt a line) that no instruction may
+    overlap."""
+    shirker_calibration: Annotated[Whole, Field(ge=20)] = 100
+    """Instructions that the teacher also answers badly, so that the gate learns what that is."""
+    shirker_false_alarms: Annotated[Number, Field(gt=0, lt=1)] = 0.05
+    """Share of real answers that the gate for shirkers may lose."""
+    overlap_words: Annotated[Whole, Field(ge=8)] = 13
+    """So many words in a row shared with a benchmark prompt are an overlap."""
+    overlap_share: Fraction = 0.5
+    """More of the shorter text's word 8-grams than this shared with the other are an overlap."""
+
+    @field_validator("gates")
+    @classmethod
+    def _in_order(cls, gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
+        if gates[:1] != ("parsed",):
+            raise ValueError("parsed must come first, for the others read what it lets through")
+        twice = sorted({gate for gate in gates if gates.count(gate) > 1})
+        if twice:
+            raise ValueError(f"named twice: {', '.join(twice)}")
+        return gates
 
 
 class Train(Section):

@@ -16,7 +16,7 @@ FORBIDDEN = 1000
 SWAPS_FOR_CLUSTERS = 24
 # A pass of few units is quickly shuffled again, and is the one that may need it.
 SHUFFLES, SHUFFLED_UNITS = 20, 4000
-# Units that may keep a lacking one company, and sets of them that are looked at before it is given up.
+# Units that may keep a lacking one company, and sets of them tried before it is given up.
 POOL, FILLING_TRIES = 64, 10_000
 
 

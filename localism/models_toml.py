@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ValidationError
 
 from localism import weights
+from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
 from localism.errors import ConfigError, UsageError
 from localism.paths import EMBEDDED, embedded
-from localism.prompts import load_pack
+from localism.prompting.packs import load_pack
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -171,6 +172,17 @@ def _contradictions(config: Config) -> list[tuple[str, str, str]]:
                 f"use a multiple of {train.micro_batch}, or another micro_batch",
             )
         )
+    curate = config.curate
+    for part in ("instruction", "response"):
+        least, most = (getattr(curate, f"{bound}_{part}_tokens") for bound in ("min", "max"))
+        if least > most:
+            found.append(
+                (
+                    f"no {part} has at least {least} and at most {most} tokens",
+                    f"[curate].min_{part}_tokens",
+                    f"use a number up to {most}, or raise max_{part}_tokens",
+                )
+            )
     if extract.method != "sda" and not extract.seeds:
         found.append(
             (
@@ -224,6 +236,8 @@ def _resolve(config: Config, base: Path) -> Config:
     changes["extract"] = extract.model_copy(
         update={"seeds": seeds, "taxonomy": absolute(extract.taxonomy)}
     )
+    benchmarks = tuple(absolute(path) for path in config.curate.benchmarks)
+    changes["curate"] = config.curate.model_copy(update={"benchmarks": benchmarks})
     return config.model_copy(update=changes)
 
 
@@ -251,12 +265,22 @@ def check_files(config: Config, source: str) -> None:
             fix="name the folder of a sentence-transformers model, or embedded:minilm",
         )
     pack = load_pack(config.prompts.pack)
-    if config.curate.skills == "judge" and not pack.has("shows_skill"):
+    gates = config.curate.gates
+    if "skills" in gates and config.curate.skills == "judge" and not pack.has("shows_skill"):
         raise ConfigError(
             f"prompt pack {pack.name} cannot ask whether a skill is shown",
             where=f"{source} [curate].skills = 'judge'",
-            fix="add shows_skill.txt to the pack, or use skills = 'words' or 'off'",
+            fix="add shows_skill.txt to the pack, or use skills = 'words', or leave the gate out",
         )
+    if "shirker" in config.curate.gates:
+        wanted = ["brevity", "junk"] + ["rate"] * (config.judge.kind == "letter")
+        for template in wanted:
+            if not pack.has(template):
+                raise ConfigError(
+                    f"prompt pack {pack.name} cannot calibrate the gate for shirkers",
+                    where=f"{source} [curate].gates holds 'shirker'",
+                    fix=f"add {template}.txt to the pack, or leave shirker out of gates",
+                )
     if config.extract.domain and not pack.uses("topics", "domain"):
         raise ConfigError(
             f"prompt pack {pack.name} has no place for a domain",
@@ -282,4 +306,18 @@ def check_files(config: Config, source: str) -> None:
             "the taxonomy file does not exist",
             where=f"{source} [extract].taxonomy = {config.extract.taxonomy!r}",
             fix="give a text file with a topic a line, or JSON or TOML: fields > subjects > topics",
+        )
+    _check_gates(config, source)
+
+
+def _check_gates(config: Config, source: str) -> None:
+    """What the gates of curate read is there, while no hour of work has gone by yet."""
+    for path in config.curate.benchmarks:
+        read_prompts(embedded(path))
+    student = embedded(config.student.path)
+    if "length" in config.curate.gates and not (student / "tokenizer.json").is_file():
+        raise ConfigError(
+            "the length gate counts tokens, and the student has no tokenizer.json",
+            where=f"{source} [student].path = {config.student.path!r}",
+            fix="save its fast tokenizer beside it, or leave length out of [curate].gates",
         )

@@ -18,7 +18,7 @@ from localism.context import Context
 from localism.errors import ConfigError, StageError, UsageError
 from localism.models_toml import apply_overrides, check_files, load, validate
 from localism.progress import Progress
-from localism.prompts import packaged
+from localism.prompting.packs import packaged
 from localism.records import LOCK, STAGES, stable_id
 from localism.store import Store, now
 

@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS run (
 
 CREATE TABLE IF NOT EXISTS asset (        -- what came from outside: models, prompts, seed files
     asset_id     TEXT PRIMARY KEY,
-    role         TEXT NOT NULL,           -- teacher, judge, embedder, student, prompts, seeds
+    role         TEXT NOT NULL,           -- teacher, judge, ..., prompts, seeds, benchmarks
     path         TEXT NOT NULL,
     fingerprint  TEXT NOT NULL,
     parameters   BIGINT,                  -- of a model, from its safetensors headers
@@ -83,7 +83,7 @@ CREATE TABLE IF NOT EXISTS cluster (
 );
 
 CREATE TABLE IF NOT EXISTS cluster_quality (
-    metric       TEXT PRIMARY KEY,        -- clusters, noise_share, dbcv, silhouette, stability, ...
+    metric       TEXT PRIMARY KEY,        -- clusters, noise_share, relative_validity, silhouette, ...
     value        DOUBLE,                  -- NULL when it could not be computed
     warning      TEXT                     -- when it looks bad: what, and what to change
 );
@@ -116,7 +116,7 @@ CREATE TABLE IF NOT EXISTS turn (         -- the ledger: every model call
     parent_id    TEXT,                    -- the turn before it in the same conversation
     stage        TEXT NOT NULL,
     role         TEXT NOT NULL,           -- teacher, judge, student
-    template     TEXT NOT NULL,           -- prompt template, or 'instruction' for a bare one
+    template     TEXT NOT NULL,           -- prompt template, or the turn's name in the pack; 'instruction' for a bare one
     prompt       TEXT NOT NULL,           -- the user message that was added
     prompt_hash  TEXT NOT NULL,
     model_fingerprint TEXT NOT NULL,
@@ -137,7 +137,8 @@ CREATE TABLE IF NOT EXISTS candidate (
     response     TEXT,
     status       TEXT NOT NULL CHECK (status IN ('written', 'accepted', 'rejected', 'failed')),
     reason       TEXT,                    -- why it was rejected, did not parse, or failed
-    turn_id      TEXT                     -- the last turn of its conversation
+    turn_id      TEXT,                    -- the last turn of its conversation
+    completion_tokens BIGINT              -- of all turns of its conversation
 );
 
 CREATE TABLE IF NOT EXISTS verdict (
@@ -261,41 +262,157 @@ SELECT stage, role, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_toke
        round(sum(seconds), 1) AS request_seconds
 FROM turn GROUP BY stage, role ORDER BY min(finished_at);
 
+-- One row a planned mix and what became of it; the coverage views below count these rows. Each mix
+-- counts whole for each of its skills, as do its tokens: tokens / generated is an example's length.
+CREATE OR REPLACE VIEW mix_outcome AS
+WITH judged AS (                          -- other ways of looking for skills ask no judge
+    SELECT mix_id, value FROM verdict
+    WHERE gate = 'skills' AND (SELECT bool_or(recipe->>'$.curate.skills' = 'judge') FROM run)
+)
+SELECT m.mix_id, m.split, m.query_type_id,
+       coalesce(c.status IN ('written', 'accepted', 'rejected'), false) AS generated,
+       coalesce(c.status = 'accepted', false) AS accepted,
+       coalesce(c.status = 'rejected', false) AS rejected,
+       coalesce(c.completion_tokens, 0) AS tokens, judged.value AS judge_score
+FROM mix m LEFT JOIN candidate c USING (mix_id) LEFT JOIN judged USING (mix_id);
+
 CREATE OR REPLACE VIEW skill_coverage AS
+WITH used AS (
+    SELECT skill_id, count(*) AS planned, count(*) FILTER (generated) AS generated,
+           count(*) FILTER (accepted) AS accepted, count(*) FILTER (rejected) AS rejected,
+           sum(tokens)::BIGINT AS tokens, avg(judge_score) AS mean_judge_score
+    FROM mix_skill JOIN mix_outcome USING (mix_id) GROUP BY skill_id
+), shown AS (
+    SELECT skill_id, count(DISTINCT seed_id) AS exemplars FROM skill_label
+    WHERE seed_id IS NOT NULL GROUP BY skill_id
+)
 SELECT s.name AS skill, cl.name AS cluster, s.rare,
-       count(m.mix_id) AS planned,
-       count(*) FILTER (c.status IN ('written', 'accepted', 'rejected')) AS generated,
-       count(*) FILTER (c.status = 'accepted') AS accepted,
-       count(*) FILTER (c.status = 'rejected') AS rejected
-FROM skill s
-JOIN cluster cl USING (cluster_id)
-LEFT JOIN mix_skill ms USING (skill_id)
-LEFT JOIN mix m USING (mix_id)
-LEFT JOIN candidate c USING (mix_id)
-GROUP BY ALL ORDER BY skill;
+       coalesce(planned, 0) AS planned, coalesce(generated, 0) AS generated,
+       coalesce(accepted, 0) AS accepted, coalesce(rejected, 0) AS rejected,
+       coalesce(tokens, 0) AS tokens, round(mean_judge_score, 4) AS mean_judge_score,
+       coalesce(exemplars, 0) AS exemplars
+FROM skill s JOIN cluster cl USING (cluster_id)
+LEFT JOIN used USING (skill_id) LEFT JOIN shown USING (skill_id)
+ORDER BY skill;
+
+CREATE OR REPLACE VIEW skill_rejections AS
+SELECT s.name AS skill, coalesce(v.gate, 'call') AS gate,
+       split_part(c.reason, ': ', 1) AS reason, count(*) AS n
+FROM candidate c JOIN mix_skill USING (mix_id) JOIN skill s USING (skill_id)
+LEFT JOIN verdict v ON v.mix_id = c.mix_id AND NOT v.passed
+WHERE c.status IN ('rejected', 'failed')
+GROUP BY ALL ORDER BY n DESC, skill, gate, reason;
 
 CREATE OR REPLACE VIEW pair_coverage AS
-SELECT a.name AS skill_a, b.name AS skill_b, count(*) AS planned,
-       count(*) FILTER (c.status = 'accepted') AS accepted
-FROM mix_skill x JOIN mix_skill y ON x.mix_id = y.mix_id
-JOIN skill a ON a.skill_id = x.skill_id
-JOIN skill b ON b.skill_id = y.skill_id AND a.name < b.name
-LEFT JOIN candidate c ON c.mix_id = x.mix_id
-GROUP BY ALL ORDER BY planned DESC, skill_a, skill_b;
+WITH used AS (
+    SELECT least(x.skill_id, y.skill_id) AS one, greatest(x.skill_id, y.skill_id) AS other,
+           count(*) AS planned, count(*) FILTER (generated) AS generated,
+           count(*) FILTER (accepted) AS accepted, count(*) FILTER (rejected) AS rejected
+    FROM mix_skill x JOIN mix_skill y ON x.mix_id = y.mix_id AND x.position < y.position
+    JOIN mix_outcome o ON o.mix_id = x.mix_id
+    GROUP BY ALL
+)
+SELECT least(a.name, b.name) AS skill_a, greatest(a.name, b.name) AS skill_b,
+       planned, generated, accepted, rejected
+FROM used JOIN skill a ON a.skill_id = one JOIN skill b ON b.skill_id = other
+ORDER BY planned DESC, skill_a, skill_b;
+
+-- Not ordered, so that LIMIT ends the search: n skills have n(n-1)/2 pairs.
+CREATE OR REPLACE VIEW unused_pairs AS
+SELECT a.name AS skill_a, b.name AS skill_b, ca.name AS cluster_a, cb.name AS cluster_b
+FROM skill a JOIN skill b ON a.name < b.name
+JOIN cluster ca ON ca.cluster_id = a.cluster_id JOIN cluster cb ON cb.cluster_id = b.cluster_id
+ANTI JOIN (
+    SELECT x.skill_id AS one, y.skill_id AS other
+    FROM mix_skill x JOIN mix_skill y ON x.mix_id = y.mix_id AND x.position <> y.position
+) used ON one = a.skill_id AND other = b.skill_id;
 
 CREATE OR REPLACE VIEW cluster_coverage AS
-SELECT cl.name AS cluster, cl.size AS skills, count(DISTINCT ms.mix_id) AS planned,
-       count(DISTINCT ms.mix_id) FILTER (c.status = 'accepted') AS accepted
-FROM cluster cl JOIN skill s USING (cluster_id)
-LEFT JOIN mix_skill ms USING (skill_id)
-LEFT JOIN candidate c USING (mix_id)
-GROUP BY ALL ORDER BY planned DESC, cluster;
+WITH members AS (                         -- a mix counts once, also when both skills are in it
+    SELECT DISTINCT s.cluster_id, ms.mix_id FROM mix_skill ms JOIN skill s USING (skill_id)
+), used AS (
+    SELECT cluster_id, count(*) AS planned, count(*) FILTER (generated) AS generated,
+           count(*) FILTER (accepted) AS accepted, count(*) FILTER (rejected) AS rejected,
+           sum(tokens)::BIGINT AS tokens
+    FROM members JOIN mix_outcome USING (mix_id) GROUP BY cluster_id
+)
+SELECT cl.name AS cluster, cl.size AS skills, coalesce(planned, 0) AS planned,
+       coalesce(generated, 0) AS generated, coalesce(accepted, 0) AS accepted,
+       coalesce(rejected, 0) AS rejected, coalesce(tokens, 0) AS tokens
+FROM cluster cl LEFT JOIN used USING (cluster_id)
+ORDER BY planned DESC, cluster;
 
 CREATE OR REPLACE VIEW query_type_coverage AS
-SELECT q.name AS query_type, m.split, count(*) AS planned,
-       count(*) FILTER (c.status = 'accepted') AS accepted
-FROM query_type q JOIN mix m USING (query_type_id) LEFT JOIN candidate c USING (mix_id)
+SELECT q.name AS query_type, split, count(*) AS planned,
+       count(*) FILTER (generated) AS generated, count(*) FILTER (accepted) AS accepted,
+       count(*) FILTER (rejected) AS rejected, sum(tokens)::BIGINT AS tokens
+FROM query_type q JOIN mix_outcome USING (query_type_id)
 GROUP BY ALL ORDER BY query_type, split;
+
+-- How evenly things are used. Units that were never used count as zeros, pairs among all that the
+-- skills could form. Gini: 0 is even, 1 is all in one; entropy in bits, and as a share of the most
+-- that so many units could have. NULL where nothing was used.
+CREATE OR REPLACE VIEW coverage_balance AS
+WITH totals AS (
+    SELECT 'skill' AS level, count(*) AS units FROM skill
+    UNION ALL SELECT 'cluster', count(*) FROM cluster
+    UNION ALL SELECT 'pair', count(*) * (count(*) - 1) // 2 FROM skill
+    UNION ALL SELECT 'query_type', count(*) FROM query_type
+), uses AS (
+    SELECT 'skill' AS level, planned, accepted FROM skill_coverage
+    UNION ALL SELECT 'cluster', planned, accepted FROM cluster_coverage
+    UNION ALL SELECT 'pair', planned, accepted FROM pair_coverage
+    UNION ALL SELECT 'query_type', sum(planned), sum(accepted)
+              FROM query_type_coverage GROUP BY query_type
+), counted AS (
+    SELECT level, 'planned' AS what, planned::DOUBLE AS n FROM uses WHERE planned > 0
+    UNION ALL SELECT level, 'accepted', accepted::DOUBLE FROM uses WHERE accepted > 0
+), ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY level, what ORDER BY n) AS place,
+           n / sum(n) OVER (PARTITION BY level, what) AS share
+    FROM counted
+), summed AS (
+    SELECT level, what, count(*) AS used, min(n) AS minimum, max(n) AS maximum, sum(n) AS total,
+           sum(place * n) AS ranks, -sum(share * log2(share)) AS entropy
+    FROM ranked GROUP BY level, what
+)
+SELECT level, what, units, coalesce(used, 0) AS used, units - coalesce(used, 0) AS unused,
+       CASE WHEN units > coalesce(used, 0) THEN 0 ELSE minimum END::BIGINT AS minimum,
+       coalesce(maximum, 0)::BIGINT AS maximum, round(coalesce(total, 0) / units, 4) AS mean,
+       -- The unused come first in the order of use, which shifts every place.
+       round(2 * (ranks + (units - used) * total) / (units * total) - (units + 1) / units, 6)
+           AS gini,
+       round(entropy, 6) AS entropy,
+       round(entropy / nullif(log2(units), 0), 6) AS normalised_entropy
+FROM totals CROSS JOIN (VALUES ('planned'), ('accepted')) w(what)
+LEFT JOIN summed USING (level, what)
+WHERE units > 0
+ORDER BY list_position(['skill', 'cluster', 'pair', 'query_type'], level), what DESC;
+
+-- What the seed data exhibits against what was accepted: a seed example has one cluster, an
+-- accepted example each cluster that its skills are in; both shares add up to 1.
+CREATE OR REPLACE VIEW seed_coverage AS
+WITH seeds AS (
+    SELECT cluster_id, count(*) AS n FROM seed_example GROUP BY cluster_id
+), shown AS (
+    SELECT DISTINCT s.cluster_id, mix_id
+    FROM mix_outcome JOIN mix_skill USING (mix_id) JOIN skill s USING (skill_id) WHERE accepted
+), kept AS (
+    SELECT cluster_id, count(*) AS n FROM shown GROUP BY cluster_id
+), both_sides AS (
+    SELECT cl.name AS cluster, coalesce(seeds.n, 0) AS seed_examples,
+           coalesce(kept.n, 0) AS accepted_examples
+    FROM cluster cl LEFT JOIN seeds USING (cluster_id) LEFT JOIN kept USING (cluster_id)
+), shares AS (
+    SELECT cluster, seed_examples,
+           round(seed_examples / nullif(sum(seed_examples) OVER (), 0), 4) AS seed_share,
+           accepted_examples,
+           round(accepted_examples / nullif(sum(accepted_examples) OVER (), 0), 4)
+               AS accepted_share
+    FROM both_sides
+)
+SELECT *, round(accepted_share - seed_share, 4) AS difference
+FROM shares ORDER BY seed_examples DESC, accepted_examples DESC, cluster;
 
 CREATE OR REPLACE VIEW rejections AS
 SELECT m.split, c.status, coalesce(v.gate, 'call') AS gate,

@@ -5,10 +5,22 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-_WORD = re.compile(r"[^\W_]+")
+_MARKS = ("Mn", "Mc")
 # Words that carry no skill: present or absent, the skill is the same one.
 _STOP_WORDS = frozenset("a an and for in of on or the to with".split())
+# What is lost with the punctuation and makes another skill.
+_SPELLED = {"c++": "cpp", "c#": "csharp", "f#": "fsharp", ".net": "dotnet", "&": " and "}
+_SPELLED_OUT = re.compile(r"(?<![^\W_])(?:c\+\+|c#|f#|\.net)(?![^\W_])|&")
+_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
+# What sentences begin with, and verbs that only sentences have. Neither is in a name of the
+# paper's lists; "know_your_customer" and "thank_you_notes" are names, so pronouns inside are not.
+_OPENINGS = frozenset(
+    "i im ive you youre we they he she here sure okay hello please sorry lets dont".split()
+)
+_VERBS = frozenset("is are was were should would could must cannot".split())
+_STOPS = ".!?\u3002\uff01\uff1f"
 MAX_WORDS = 8
+MAX_LETTERS = 60  # of a word; the longest in the paper's lists has 17, German compounds reach 40
 
 
 class Name(NamedTuple):
@@ -23,14 +35,43 @@ class Name(NamedTuple):
 def normalise(raw: str) -> Name:
     """One snake_case spelling of a label: 'Budget Management!' -> 'budget_management'.
 
-    Unusable are labels without a word, and sentences (more than MAX_WORDS words).
+    Compatibility forms, case, invisible characters, emoji and punctuation are evened out; letters
+    of every script and digits stay. Plurals and the order of words stay too: those are merged
+    where skills are compared (clustering/duplicates.py). Unusable are labels without a word, words
+    of more than MAX_LETTERS letters, and sentences: more than MAX_WORDS words, an opening or a
+    verb that only sentences have, or a full stop after five words or more.
     """
-    words = _WORD.findall(unicodedata.normalize("NFKC", raw).casefold())
-    if not any(word.isalpha() for word in words):
+    words = _words(raw)
+    if not words:
         return Name(None, "no word in it")
+    if max(map(len, words)) > MAX_LETTERS:
+        return Name(None, f"a word of more than {MAX_LETTERS} letters")
     if len(words) > MAX_WORDS:
         return Name(None, f"a sentence: more than {MAX_WORDS} words")
+    if len(words) >= 3 and words[0] in _OPENINGS:
+        return Name(None, f"a sentence: it begins with {words[0]!r}")
+    if len(words) >= 4 and not _VERBS.isdisjoint(words):
+        return Name(None, "a sentence: it has a verb")
+    if len(words) >= 5 and raw.rstrip().endswith(tuple(_STOPS)):
+        return Name(None, "a sentence: it ends with a full stop")
     return Name("_".join(words), None)
+
+
+def _words(raw: str) -> list[str]:
+    """Words of a label, in lower case; none when it has no letter."""
+    text = unicodedata.normalize("NFKC", raw)
+    # Zero-width characters, soft hyphens and emoji variants are part of no word and end none.
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf" and not _is_variant(c))
+    text = _APOSTROPHE.sub("", text.casefold())
+    text = _SPELLED_OUT.sub(lambda found: _SPELLED[found[0]], text)
+    # In many scripts a vowel is a mark, which Python's \w leaves out.
+    kept = "".join(c if c.isalnum() or unicodedata.category(c) in _MARKS else " " for c in text)
+    words = [word for word in kept.split() if any(map(str.isalnum, word))]
+    return words if any(map(str.isalpha, "".join(words))) else []
+
+
+def _is_variant(character: str) -> bool:
+    return "\ufe00" <= character <= "\ufe0f"
 
 
 def readable(name: str) -> str:
@@ -53,7 +94,7 @@ def _stemmer():  # type: ignore[no-untyped-def]  # snowballstemmer has no types
 
 def stems(text: str) -> frozenset[str]:
     """The stems of all words in a text."""
-    return frozenset(stem(word) for word in _WORD.findall(text.lower()))
+    return frozenset(stem(word) for word in _words(text))
 
 
 def content_stems(name: str) -> frozenset[str]:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from localism.prompts import packaged
+from localism.prompting.packs import packaged
 
 # The embedded default made smaller: every stage on real parts, in a few minutes on two cores.
 SMALL = (

@@ -9,7 +9,7 @@ from random import Random
 
 from localism.embedded.grammar import Example, draw_example, draw_skills
 from localism.embedded.world import QUERY_TYPES
-from localism.prompts import load_pack
+from localism.prompting.packs import load_pack
 
 LABELS = ("m", "M")
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from localism.judging.heldout import HeldOutItem
 from localism.judging.winrate import Battles
-from localism.prompts import Pack
+from localism.prompting.packs import Pack
 from localism.records import Split, stable_id
 from localism.serving.client import Client, RequestFailed, for_each
 from localism.store import Store

@@ -4,6 +4,7 @@ from typing import Any
 
 from localism import offline
 from localism.context import Context
+from localism.store import Row, Store
 
 # Metrics of the test split in the order in which the report shows them.
 METRICS = {
@@ -51,6 +52,7 @@ def collect(context: Context) -> dict[str, Any]:
         ),
         "dataset": query("SELECT * FROM dataset_stats"),
         "rejections": query("SELECT * FROM rejections LIMIT 12"),
+        "rejected": rejected_examples(store),
         "counts": query(
             "SELECT (SELECT count(*) FROM topic) AS topics, "
             "(SELECT count(*) FROM skill_label) AS labels, (SELECT count(*) FROM skill) AS skills, "
@@ -106,6 +108,34 @@ LEFT JOIN answer b ON b.mix_id = p.mix_id AND b.model_id = 'base'
 WHERE place IN (greatest(1, round(0.1 * n)), greatest(1, round(0.5 * n)), round(0.9 * n))
 ORDER BY place
 """
+
+
+# Where nothing could be parsed, the reply itself is shown.
+_REJECTED = """
+WITH out AS (
+    SELECT v.gate, v.reason, c.mix_id, m.ordinal, coalesce(c.instruction, '') AS instruction,
+           coalesce(c.response, t.text, '') AS response,
+           row_number() OVER (PARTITION BY v.gate ORDER BY m.ordinal) AS place,
+           count(*) OVER (PARTITION BY v.gate) AS n
+    FROM verdict v JOIN candidate c USING (mix_id) JOIN mix m USING (mix_id)
+    LEFT JOIN turn t USING (turn_id)
+    WHERE NOT v.passed AND c.status = 'rejected'
+)
+SELECT gate, n, mix_id, reason,
+       left(instruction, $long) || CASE WHEN len(instruction) > $long THEN ' …' ELSE '' END
+           AS instruction,
+       left(response, $long) || CASE WHEN len(response) > $long THEN ' …' ELSE '' END AS response
+FROM out WHERE place <= $most ORDER BY n DESC, gate, place
+"""
+
+
+def rejected_examples(store: Store, most: int = 3, long: int = 400) -> list[Row]:
+    """The first `most` rejected examples of each gate in the plan's order, n being how many it has.
+
+    Instruction and response are cut to `long` characters; gates with most rejections come first.
+    """
+    query = _REJECTED.replace("$most", str(int(most))).replace("$long", str(int(long)))
+    return store.query(query)
 
 
 def picked_checkpoint(facts: dict[str, Any]) -> dict[str, Any] | None:

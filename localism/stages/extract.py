@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localism import structured
 from localism.config import Extract
 from localism.context import Context
 from localism.errors import ConfigError
-from localism.parse import json_listed, listed, says_nothing
-from localism.prompts import Pack, load_pack
+from localism.parsing import structured
+from localism.parsing.lists import json_listed, listed, says_nothing
+from localism.prompting.packs import Pack, load_pack
 from localism.records import Reply, stable_id
 from localism.serving.client import Client, RequestFailed, for_each
 from localism.serving.server import serve

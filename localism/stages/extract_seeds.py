@@ -1,54 +1,32 @@
 """The half of stage extract that starts from data (SDD): seed examples -> skill labels.
 
-Seed files are JSONL: an object a line with an instruction, and if there are any an input and a
-response (or output). The text of a seed is a value of the template `label`, never a template.
+The text of a seed is a value of the template `label`, never a template, and the pack paper puts it
+into a block whose end it cannot contain (prompts.marker).
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from random import Random
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from localism.config import Config
 from localism.context import Context
 from localism.errors import ConfigError, StageError
-from localism.parse import labels_with_reason, split_definition
-from localism.paths import embedded
-from localism.prompts import Pack, load_pack
-from localism.records import stable_id
+from localism.parsing.lists import labels_with_reason, split_definition
+from localism.prompting.packs import Pack, load_pack
+from localism.records import Reply, stable_id
+from localism.seeds.files import SeedExample, sample_sources
 from localism.serving.client import Client, RequestFailed, for_each
 from localism.skill_names import Name, normalise
 from localism.store import Row
 
 SHOWN = 3
 SHOWN_CHARACTERS = 200
-
-
-@dataclass(frozen=True)
-class SeedExample:
-    """One line of a seed file."""
-
-    source: str
-    """Name of the file."""
-    ordinal: int
-    """Line of the file, from 0."""
-    instruction: str
-    """With its input behind it."""
-    response: str | None
-    """If the file has one."""
-
-    @property
-    def seed_id(self) -> str:
-        """By the instruction alone, which is all that is labelled: the same one counts once."""
-        return stable_id("seed", self.instruction)
+# Some 3,000 tokens: what a question needs shows in that much of it, and it fits any real teacher.
+LONGEST_SEED = 12_000
 
 
 def load(config: Config) -> list[SeedExample]:
-    """The seeded sample of all seed files together, ordered by file and line.
+    """The seeded sample of every source, ordered by source and row.
 
-    Raises ConfigError when the prompt pack can't label, or for a line that is no seed example.
+    Raises ConfigError when the prompt pack can't label, or for a row that is no seed example.
     """
     if not load_pack(config.prompts.pack).has("label"):
         raise ConfigError(
@@ -56,88 +34,36 @@ def load(config: Config) -> list[SeedExample]:
             where=f"[extract].method = {config.extract.method!r}",
             fix="add label.txt to the pack, or use method = 'sda'",
         )
-    every = (seed for source in config.extract.seeds for seed in read(embedded(source.path)))
-    sample = _sample(every, config.extract.seed_examples, Random(f"seed examples {config.seed}"))
-    if not sample:
-        raise ConfigError(
-            "the seed files hold no example",
-            where=f"models.toml [extract].seeds = {list(config.extract.seeds)!r}",
-            fix='one JSON object a line, for instance {"instruction": "How do I ...?"}',
-        )
-    return sorted(sample, key=lambda seed: (seed.source, seed.ordinal))
+    return sample_sources(config.extract, config.seed)
 
 
-def read(path: Path) -> Iterator[SeedExample]:
-    """The seed examples of one file; a line that is none raises ConfigError with its number."""
-    with path.open("rb") as lines:
-        for ordinal, line in enumerate(lines):
-            if not line.strip():
-                continue
-            try:
-                yield _parse(line, path.name, ordinal)
-            except (ValueError, RecursionError) as wrong:
-                raise ConfigError(
-                    f"not a seed example: {wrong}",
-                    where=f"{path}:{ordinal + 1}",
-                    fix='write one JSON object a line: {"instruction": "...", "response": "..."}',
-                ) from None
-
-
-def _parse(line: bytes, source: str, ordinal: int) -> SeedExample:
-    row = json.loads(line.decode("utf-8-sig"))
-    if not isinstance(row, dict):
-        raise ValueError("the line is not a JSON object")
-    instruction, further = _text(row, "instruction"), _text(row, "input")
-    if not instruction:
-        raise ValueError("it has no instruction")
-    instruction += f"\n\n{further}" if further else ""
-    response = _text(row, "response") or _text(row, "output")
-    return SeedExample(source, ordinal, instruction, response or None)
-
-
-def _text(row: dict[str, Any], key: str) -> str:
-    value = row.get(key)
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{key} is not a text")
-    (value or "").encode()  # half of a surrogate pair is valid JSON and cannot be stored
-    return (value or "").strip()
-
-
-def _sample(every: Iterator[SeedExample], count: int, random: Random) -> list[SeedExample]:
-    """`count` of them, each as likely as any other; holds no more than that in memory."""
-    kept: list[SeedExample] = []
-    for number, seed in enumerate(every):
-        if number < count:
-            kept.append(seed)
-        elif (place := random.randrange(number + 1)) < count:
-            kept[place] = seed
-    return kept
+def shortened(text: str) -> str:
+    """The text, or of one longer than LONGEST_SEED characters its beginning and its end."""
+    if len(text) <= LONGEST_SEED:
+        return text
+    half = LONGEST_SEED // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half:,} characters left out]\n{text[-half:]}"
 
 
 async def label(context: Context, client: Client, pack: Pack, seeds: Sequence[SeedExample]) -> None:
     """Ask for the skills of every seed example; those that can't be read are counted."""
     distinct = {seed.seed_id: seed for seed in reversed(seeds)}
     context.store.add_rows("seed_example", [_seed_row(seed) for seed in distinct.values()])
+    _say_which_are_cut(context, distinct.values())
     unread: list[str] = []
     done = 0
 
     async def work(seed: SeedExample) -> None:
         nonlocal done
-        prompt = pack.render("label", instruction=seed.instruction)
         try:
-            reply = await client.conversation().say(
-                prompt, template="label", sampling=pack.extract_sampling
-            )
+            reply, names = await _labelled(context, client, pack, seed)
         except RequestFailed as failed:
             unread.append(failed.reason)
         else:
-            labels, reason = labels_with_reason(reply.text)
-            names = [normalise(split_definition(raw)[0]) for raw in labels]
-            if names and reply.finish_reason == "length":
-                names[-1] = Name(None, "cut off")
-            if not any(name.text for name in names):
+            if not any(name.text for _, name in names):
                 unread.append(reply.text)
-            for position, (raw, name) in enumerate(zip(labels, names, strict=True)):
+            reason = labels_with_reason(reply.text)[1]
+            for position, (raw, name) in enumerate(names):
                 row = label_row(
                     reply.turn_id, position, raw, name, "sdd", seed_id=seed.seed_id, reason=reason
                 )
@@ -154,6 +80,40 @@ async def label(context: Context, client: Client, pack: Pack, seeds: Sequence[Se
     if unread:
         problem = f"{len(unread)} of {len(distinct)} seed examples got no usable label"
         context.warn("extract", problem, replies=unread[:SHOWN])
+
+
+async def _labelled(
+    context: Context, client: Client, pack: Pack, seed: SeedExample
+) -> tuple[Reply, list[tuple[str, Name]]]:
+    """A reply and its labels; asked again, as another sample, while none of them is usable."""
+    prompt = pack.render("label", instruction=shortened(seed.instruction))
+    for sample in range(context.config.extract.retries + 1):
+        reply = await client.conversation(sample).say(
+            prompt, template="label", sampling=pack.extract_sampling
+        )
+        names = read_labels(reply)
+        if any(name.text for _, name in names):
+            break
+    return reply, names
+
+
+def read_labels(reply: Reply) -> list[tuple[str, Name]]:
+    """Each label as the teacher wrote it, and its name; a cut-off last one has none."""
+    labels, _ = labels_with_reason(reply.text)
+    names = [normalise(split_definition(raw)[0]) for raw in labels]
+    if names and reply.finish_reason == "length":
+        names[-1] = Name(None, "cut off")
+    return list(zip(labels, names, strict=True))
+
+
+def _say_which_are_cut(context: Context, seeds: Iterable[SeedExample]) -> None:
+    cut = [seed.seed_id for seed in seeds if len(seed.instruction) > LONGEST_SEED]
+    if cut:
+        problem = (
+            f"{len(cut)} seed examples have more than {LONGEST_SEED:,} characters; the teacher is "
+            "shown their beginning and end"
+        )
+        context.warn("extract", problem, seed_ids=cut)
 
 
 def label_row(

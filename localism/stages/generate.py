@@ -1,8 +1,9 @@
 """Stage generate: planned mixes -> conversations with the teacher -> instruction and response.
 
-Each mix is one conversation through the turns of the prompt pack (draft, critique, refine), and
-each conversation runs on its own: no turn waits for the turns of others. The last reply is parsed
-into a candidate; what does not parse, or fails, is a candidate too, with its reason.
+Each mix is one conversation through the turns of the prompt pack (draft, critique, refine; a turn
+may be left out unless the reply before it was cut off), and each conversation runs on its own: no
+turn waits for the turns of others. The last reply is parsed into a candidate; what does not parse,
+or fails, is a candidate too, with its reason.
 Alone: localism generate --run NAME
 """
 
@@ -15,8 +16,10 @@ from typing import NamedTuple
 
 from localism.context import Context
 from localism.errors import StageError
-from localism.parse_example import Example, split_example
-from localism.prompts import Pack, load_pack
+from localism.parsing import structured
+from localism.parsing.example import Example, Unparsed, split_example
+from localism.parsing.fences import has_open_fence
+from localism.prompting.packs import Pack, Turn, load_pack
 from localism.records import Mix, Reply
 from localism.serving.client import Client, RequestFailed, for_each
 from localism.serving.server import serve
@@ -24,8 +27,16 @@ from localism.stages.mix import load_mixes
 from localism.store import Row, Store
 
 CUT_OFF = "cut off"
-# A critique speaks about an example, in words that can look like one.
-NOT_EXAMPLES = frozenset({"critique"})
+# What an example lacks that was begun and not ended; the others are of another form altogether.
+UNFINISHED = frozenset(
+    {
+        "thinking not finished",
+        "no response marker",
+        "empty response",
+        "code fence not closed",
+        "JSON not readable",
+    }
+)
 EARLY = 50
 SHOWN = 3
 
@@ -33,10 +44,12 @@ SHOWN = 3
 class Said(NamedTuple):
     """One turn of a conversation."""
 
-    turn: str
-    """Its name in the prompt pack."""
+    turn: Turn
+    """The pack's."""
     reply: Reply
     """What the teacher answered."""
+    example: Example | Unparsed | None
+    """What is in the reply; None where the pack expects no example, as of a critique."""
 
 
 def run(context: Context) -> str:
@@ -100,7 +113,7 @@ class Writer:
         except RequestFailed as failed:
             candidate = _row(mix, said, status="failed", reason=failed.reason)
         else:
-            candidate = read_candidate(mix, said, self._pack)
+            candidate = read_candidate(mix, said)
         self._store.add("candidate", **candidate)
         self._done += 1
         self._progress.update(self._done, self._total, unit="mixes", detail=self._rates())
@@ -110,10 +123,15 @@ class Writer:
         conversation = self._client.conversation(sample=self._samples[mix.mix_id])
         values = prompt_values(mix)
         for turn in self._pack.turns:
+            if turn.only_if_cut_off and not is_cut_off(said[-1]):
+                continue
             reply = await conversation.say(
-                self._pack.render(turn.name, **values), template=turn.name, sampling=turn.sampling
+                self._pack.render(turn.template, **values, structured=turn.structured),
+                template=turn.name,
+                sampling=turn.sampling,
+                extra=structured.an_example() if turn.structured else None,
             )
-            said.append(Said(turn.name, reply))
+            said.append(heard(turn, reply, said, self._pack))
             self._turns += not reply.from_ledger
 
     def _rates(self) -> str:
@@ -123,30 +141,41 @@ class Writer:
 
 def prompt_values(mix: Mix) -> dict[str, object]:
     """What the templates of the turns are filled with."""
-    kind = {"name": mix.query_type, "definition": mix.query_type_definition}
+    kind = {"name": mix.query_type, "definition": mix.query_type_definition or ""}
     return {"skills": list(mix.skills), "query_type": kind if mix.query_type else None}
 
 
-def read_candidate(mix: Mix, said: Sequence[Said], pack: Pack) -> Row:
-    """A finished conversation -> its candidate row: the last reply, parsed.
-
-    A last reply with a response alone keeps the instruction of the turns before it. An example
-    whose last reply was cut off is kept with that reason, for curate to reject.
-    """
+def heard(turn: Turn, reply: Reply, said: Sequence[Said], pack: Pack) -> Said:
+    """A reply with its example; one with a response alone keeps the instruction of those before."""
+    if not turn.has_example:
+        return Said(turn, reply, None)
+    before = (one.example for one in reversed(said) if isinstance(one.example, Example))
+    earlier = next((example.instruction for example in before), None)
     markers = (pack.instruction_marker, pack.response_marker)
-    earlier: str | None = None
-    for turn, reply in said[:-1]:
-        if turn in NOT_EXAMPLES:
-            continue
-        example = split_example(reply.text, *markers, earlier)
-        if isinstance(example, Example):
-            earlier = example.instruction
-    last = said[-1].reply
-    example = split_example(last.text, *markers, earlier)
-    if not isinstance(example, Example):
-        return _row(mix, said, reason=example.reason)
-    reason = CUT_OFF if last.finish_reason == "length" else None
-    return _row(mix, said, example=example, reason=reason)
+    example = split_example(reply.text, *markers, earlier)
+    return Said(turn, reply, example)
+
+
+def is_cut_off(said: Said) -> bool:
+    """Whether the reply ended at max_tokens, or has an example that was begun and not ended."""
+    if said.reply.finish_reason == "length":
+        return True
+    if isinstance(said.example, Example):
+        return has_open_fence(said.example.instruction) or has_open_fence(said.example.response)
+    return said.example is not None and said.example.reason in UNFINISHED
+
+
+def read_candidate(mix: Mix, said: Sequence[Said]) -> Row:
+    """A finished conversation -> its candidate row: the example of the last reply.
+
+    One whose last reply was cut off is kept with that reason, for curate to reject.
+    """
+    last = said[-1]
+    if isinstance(last.example, Example):
+        reason = CUT_OFF if last.reply.finish_reason == "length" else None
+        return _row(mix, said, example=last.example, reason=reason)
+    assert last.example, f"{last.turn.name} ends a conversation, and has no example"
+    return _row(mix, said, reason=last.example.reason)
 
 
 def _row(
@@ -164,6 +193,7 @@ def _row(
         "status": status,
         "reason": reason,
         "turn_id": said[-1].reply.turn_id if said else None,
+        "completion_tokens": sum(turn.reply.completion_tokens for turn in said),
     }
 
 

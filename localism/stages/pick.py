@@ -21,7 +21,7 @@ from localism.judging.heldout import HeldOutItem, answer_all, held_out, unanswer
 from localism.judging.pairwise import battles, judge_all, unjudged
 from localism.judging.picking import Comparison, compare
 from localism.progress import Progress
-from localism.prompts import load_pack
+from localism.prompting.packs import load_pack
 from localism.records import Sampling, Split
 from localism.serving.client import Client
 from localism.serving.server import serve

@@ -4,19 +4,17 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+from engines import embedded_config
 
+from localism.clustering import quality
+from localism.clustering.duplicates import content_words, merge_duplicates
+from localism.clustering.embed import encode
+from localism.clustering.skills import Clustering, cluster_names
 from localism.config import Cluster, Embedder
 from localism.context import Context
 from localism.errors import StageError
-from localism.stages.cluster import (
-    Clustering,
-    cluster_names,
-    content_words,
-    embed,
-    merge_duplicates,
-    run,
-    warnings,
-)
+from localism.skill_names import normalise
+from localism.stages.cluster import run
 
 pytestmark = pytest.mark.component
 
@@ -29,22 +27,22 @@ LONERS = ["tax_law", "scuba_diving", "origami"]
 
 
 @pytest.fixture(scope="module")
-def vectors_of():
+def real_vectors():
     """Real vectors, each name embedded once for the whole module."""
     known: dict[str, np.ndarray] = {}
 
     def vectors(names: list[str]) -> np.ndarray:
         new = [name for name in names if name not in known]
         if new:
-            known.update(zip(new, embed(new, Embedder()), strict=True))
+            known.update(zip(new, encode(new, Embedder()), strict=True))
         return np.array([known[name] for name in names])
 
     return vectors
 
 
-def clustering(counts: dict[str, int], vectors_of, **config: float) -> Clustering:
+def clustering(counts: dict[str, int], real_vectors, **config) -> Clustering:
     counts = dict(sorted(counts.items()))
-    return cluster_names(counts, vectors_of(list(counts)), Cluster(**config))
+    return cluster_names(counts, real_vectors(list(counts)), Cluster(**config))
 
 
 def groups(found: Clustering) -> list[set[str]]:
@@ -54,9 +52,9 @@ def groups(found: Clustering) -> list[set[str]]:
     return list(members.values())
 
 
-def test_blobs_become_clusters_and_loners_stay_alone(vectors_of) -> None:
+def test_blobs_become_clusters_and_loners_stay_alone(real_vectors) -> None:
     names = [name for blob in BLOBS.values() for name in blob] + LONERS
-    found = clustering(dict.fromkeys(names, 1), vectors_of)
+    found = clustering(dict.fromkeys(names, 1), real_vectors)
     home = {name: blob for blob, members in BLOBS.items() for name in members}
     for group in groups(found):
         assert len({home.get(name, name) for name in group}) == 1, group
@@ -76,8 +74,8 @@ def test_blobs_become_clusters_and_loners_stay_alone(vectors_of) -> None:
         ("negotiation", "negotiation_ability"),
     ],
 )
-def test_the_same_words_are_the_same_skill(first: str, second: str, vectors_of) -> None:
-    found = clustering({first: 1, second: 3}, vectors_of)
+def test_the_same_words_are_the_same_skill(first: str, second: str, real_vectors) -> None:
+    found = clustering({first: 1, second: 3}, real_vectors)
     assert [(s.name, s.count) for s in found.skills] == [(second, 4)]
     assert found.skill_of == {first: second, second: second}
 
@@ -90,15 +88,15 @@ def test_the_same_words_are_the_same_skill(first: str, second: str, vectors_of) 
         ("skill_assessment", "knowledge_management"),
     ],
 )
-def test_different_skills_are_not_merged(first: str, second: str, vectors_of) -> None:
-    assert len(clustering({first: 1, second: 1}, vectors_of).skills) == 2
+def test_different_skills_are_not_merged(first: str, second: str, real_vectors) -> None:
+    assert len(clustering({first: 1, second: 1}, real_vectors).skills) == 2
 
 
-def test_a_merged_skill_has_its_most_frequent_then_shortest_then_first_name(vectors_of) -> None:
+def test_a_merged_skill_has_its_most_frequent_then_shortest_then_first_name(real_vectors) -> None:
     tie = {"budgets_management": 1, "budget_management": 1, "management_budget": 1}
-    assert clustering(tie, vectors_of).skills[0].name == "budget_management"
+    assert clustering(tie, real_vectors).skills[0].name == "budget_management"
     many = {**tie, "budgets_management": 2}
-    assert clustering(many, vectors_of).skills[0].name == "budgets_management"
+    assert clustering(many, real_vectors).skills[0].name == "budgets_management"
 
 
 def test_complete_linkage_does_not_join_the_ends_of_a_chain() -> None:
@@ -109,12 +107,12 @@ def test_complete_linkage_does_not_join_the_ends_of_a_chain() -> None:
     assert max(map(len, merged)) == 2 and sum(map(len, merged)) == 6
 
 
-def test_only_close_pairs_are_linked_but_the_outcome_is_that_of_all_pairs(vectors_of) -> None:
+def test_only_close_pairs_are_linked_but_the_outcome_is_that_of_all_pairs(real_vectors) -> None:
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
     names = sorted(name for blob in BLOBS.values() for name in blob) + LONERS
-    vectors = vectors_of(names)
+    vectors = real_vectors(names)
     for cosine in (0.5, 0.6, 0.7, 0.8):
         distances = (1 - vectors @ vectors.T).clip(0)
         for i, first in enumerate(names):
@@ -127,10 +125,10 @@ def test_only_close_pairs_are_linked_but_the_outcome_is_that_of_all_pairs(vector
         assert {frozenset(group) for group in merge_duplicates(names, vectors, cosine)} == whole
 
 
-def test_a_cluster_is_named_by_its_count_weighted_medoid(vectors_of) -> None:
+def test_a_cluster_is_named_by_its_count_weighted_medoid(real_vectors) -> None:
     names = [name for blob in BLOBS.values() for name in blob]
     heavy = clustering(
-        {name: 100 if name == "java_programming" else 1 for name in names}, vectors_of
+        {name: 100 if name == "java_programming" else 1 for name in names}, real_vectors
     )
     home = {skill.name: skill.cluster for skill in heavy.skills}
     assert home["java_programming"] == "java_programming"
@@ -142,35 +140,37 @@ def test_a_cluster_is_named_by_its_count_weighted_medoid(vectors_of) -> None:
 )
 @pytest.mark.parametrize("min_samples", [1, 5])
 def test_one_two_or_three_skills_are_each_alone(
-    names: list[str], min_samples: int, vectors_of
+    names: list[str], min_samples: int, real_vectors
 ) -> None:
     found = clustering(
-        dict.fromkeys(names, 2), vectors_of, min_samples=min_samples, min_cluster_size=5
+        dict.fromkeys(names, 2), real_vectors, min_samples=min_samples, min_cluster_size=5
     )
     assert [(s.name, s.count, s.is_rare) for s in found.skills] == [
         (n, 2, True) for n in sorted(names)
     ]
-    assert "only 0 clusters" in found.warnings[-1]
+    few = next(m for m in quality.measures(found, Cluster(min_cluster_size=5), 0) if m.warning)
+    assert "only 0 clusters" in few.warning and "[cluster].min_cluster_size = 2" in few.warning
 
 
-def test_many_identical_vectors_are_one_skill() -> None:
-    names = {f"word{i}": i for i in range(1, 30)}
-    found = cluster_names(names, np.tile([1.0, 0.0], (29, 1)), Cluster())
-    assert [(s.name, s.count) for s in found.skills] == [("word29", sum(range(30)))]
+def test_equal_vectors_of_different_words_are_not_merged_but_accents_are(real_vectors) -> None:
+    # Every one of these is the same unknown token to MiniLM.
+    thai = ["การเขียน", "การทำอาหาร", "ภาษีอากร", "ดนตรี"]
+    vectors = real_vectors(thai)
+    assert np.allclose(vectors, vectors[0])
+    names = [*thai, "café_planning", "cafe_planning"]
+    for method in ("hdbscan", "fast"):
+        found = clustering(dict.fromkeys(names, 1), real_vectors, method=method)
+        assert [s.name for s in found.skills] == sorted([*thai, "cafe_planning"])
+        assert all(0 <= s.strength <= 1 for s in found.skills)
+    measures = {m.metric: m for m in quality.measures(found, Cluster(), 0)}
+    assert measures["indistinct_share"].value == 0.8
+    assert "[embedder].path" in measures["indistinct_share"].warning
 
 
-def test_strange_names_are_clustered_like_any_other(vectors_of) -> None:
+def test_strange_names_are_clustered_like_any_other(real_vectors) -> None:
     names = ["x", "名前", "drop_table_skill", "3d_printing", "é", "_".join(["word"] * 8), "skill"]
-    found = clustering(dict.fromkeys(names, 1), vectors_of)
+    found = clustering(dict.fromkeys(names, 1), real_vectors)
     assert set(found.skill_of) == set(names)
-
-
-def test_a_collapsed_clustering_is_warned_of() -> None:
-    blob = warnings(np.array([0] * 40 + [1] * 10 + [2] * 10))
-    assert blob == ["the largest cluster holds 40 of 60 skills"]
-    assert warnings(np.array([-1] * 7 + [0, 1, 2])) == ["7 of 10 skills are in no cluster"]
-    assert warnings(np.array([0] * 5 + [1] * 5)) == ["only 2 clusters among 10 skills"]
-    assert warnings(np.array(list(range(30)) * 2)) == []
 
 
 # ---- the stage -------------------------------------------------------------------------------
@@ -197,8 +197,20 @@ LABELS: list[tuple[str, str | None]] = [
 
 
 def rows(context: Context) -> list[list[dict]]:
-    tables = ("skill", "cluster", "skill_label")
+    tables = ("skill", "cluster", "skill_label", "cluster_quality")
     return [context.store.query(f"FROM {table} ORDER BY ALL") for table in tables]
+
+
+def add_raw(context: Context, raws: list[str]) -> None:
+    """Labels as extract adds them: normalised, or with the reason why they are unusable."""
+    names = [normalise(raw) for raw in raws]
+    context.store.add_rows(
+        "skill_label",
+        [
+            {"label_id": f"l{i}", "raw": raw, "name": name, "unusable": why, "source": "sda"}
+            for i, (raw, (name, why)) in enumerate(zip(raws, names, strict=True))
+        ],
+    )
 
 
 def test_every_named_label_gets_a_skill_and_every_skill_a_cluster(new_context) -> None:
@@ -265,3 +277,83 @@ def test_labels_without_a_name_end_the_stage_with_the_way_out(new_context) -> No
     with pytest.raises(StageError) as caught:
         run(context)
     assert "run extract first" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("raws", "skills", "unusable"),
+    [
+        (["Origami"], {"origami": 1}, 0),
+        (["Origami"] * 30 + ["origami!"], {"origami": 31}, 0),
+        (["", "   ", "🎨🖌️", "Origami"], {"origami": 1}, 3),
+        (["a" * 10_000, "skill " * 2_000, "Origami"], {"origami": 1}, 2),
+        (["'; DROP TABLE skill; --", "x\x00y"], {"drop_table_skill": 1, "x_y": 1}, 0),
+        (["🎨 Painting", "数据分析", "Tax law"], {"painting": 1, "数据分析": 1, "tax_law": 1}, 0),
+    ],
+)
+def test_odd_labels_become_skills_or_keep_a_reason(
+    raws: list[str], skills: dict[str, int], unusable: int, new_context
+) -> None:
+    context = new_context()
+    add_raw(context, raws)
+    run(context)
+    found = {row["name"]: row["count"] for row in context.store.query("FROM skill")}
+    assert found == skills
+    labels = context.store.query("FROM skill_label")
+    assert [row["raw"] for row in sorted(labels, key=lambda r: int(r["label_id"][1:]))] == raws
+    assert all((row["skill_id"] is None) == (row["unusable"] is not None) for row in labels)
+    books = context.store.query("FROM books WHERE stage = 'cluster'")[0]
+    assert (books["accepted"], books["rejected"], books["pending"]) == (
+        len(raws) - unusable, unusable, 0,
+    )  # fmt: skip
+
+
+def test_three_labels_for_clusters_of_five_stay_alone_and_the_warning_says_what_to_do(
+    new_context,
+) -> None:
+    context = new_context(embedded_config(cluster={"min_cluster_size": 5}))
+    add_raw(context, ["Origami", "Tax law", "Scuba diving"])
+    summary = run(context)
+    assert "0 clusters, 3 skills on their own" in summary
+    warned = context.store.query("FROM cluster_quality WHERE warning IS NOT NULL")
+    assert any("[cluster].min_cluster_size = 2" in row["warning"] for row in warned)
+    kept = context.store.value("SELECT count(*) FROM event WHERE kind = 'warning'")
+    assert kept == len(warned) and f"{kept} warnings" in summary
+
+
+def test_a_label_that_someone_dropped_has_no_skill_any_more(new_context) -> None:
+    context = new_context()
+    add_raw(context, ["Origami", "Tax law"])
+    run(context)
+    context.store.execute("UPDATE skill_label SET unusable = 'dropped' WHERE name = 'origami'")
+    run(context)
+    assert [row["name"] for row in context.store.query("FROM skill")] == ["tax_law"]
+    ids = {row["name"]: row["skill_id"] for row in context.store.query("FROM skill_label")}
+    assert ids["origami"] is None and ids["tax_law"] is not None
+
+
+def test_a_run_has_its_quality_and_a_place_on_the_map_for_every_skill(new_context) -> None:
+    context = new_context()
+    add_labels(context, LABELS)
+    run(context)
+    figures = {r["metric"]: r["value"] for r in context.store.query("FROM cluster_quality")}
+    assert set(figures) == {
+        "skills", "clusters", "noise_share", "rare_skills", "largest_share", "relative_validity",
+        "silhouette", "stability", "near_duplicate_rate", "indistinct_share",
+    }  # fmt: skip
+    skills = context.store.query("FROM skill")
+    assert figures["skills"] == len(skills)
+    assert figures["rare_skills"] == sum(row["rare"] for row in skills)
+    assert 0 < figures["silhouette"] < 1 and 0 < figures["stability"] <= 1
+    assert len({(row["map_x"], row["map_y"]) for row in skills}) == len(skills)
+
+
+def test_a_second_call_embeds_nothing_anew(new_context) -> None:
+    context = new_context()
+    add_labels(context, LABELS)
+    run(context)
+    before = context.store.query("FROM embedding ORDER BY ALL")
+    assert len(before) == len({name for _, name in LABELS if name})
+    context.store.execute("UPDATE embedding SET vector = list_reverse(vector)")
+    run(context)  # the same names: the vectors in the corpus are taken as they are
+    after = context.store.query("FROM embedding ORDER BY ALL")
+    assert [row["vector"][::-1] for row in after] == [row["vector"] for row in before]

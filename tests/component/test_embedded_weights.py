@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from localism.embedded.world import QUERY_TYPES, SKILLS, TOPICS
-from localism.prompts import load_pack
+from localism.prompting.packs import load_pack
 
 FOLDER = Path(__file__).parents[2] / "localism" / "embedded"
 

@@ -10,8 +10,8 @@ from engines import NewContext, embedded_config
 from localism.context import Context
 from localism.errors import ConfigError, StageError
 from localism.models_toml import check_files
-from localism.parse import json_listed
-from localism.prompts import load_pack
+from localism.parsing.lists import json_listed
+from localism.prompting.packs import load_pack
 from localism.stages import extract
 
 pytestmark = pytest.mark.component
@@ -77,8 +77,9 @@ def test_a_domain_is_in_every_prompt_that_has_a_place_for_it(
 
 
 def test_a_domain_that_the_pack_would_ignore_is_refused() -> None:
+    config = embedded_config(judge={"kind": "likelihood"}, extract={"domain": "safety"})
     with pytest.raises(ConfigError, match="no place for a domain") as refused:
-        check_files(embedded_config(extract={"domain": "safety"}), "models.toml")
+        check_files(config, "models.toml")
     assert "[extract].domain" in refused.value.where
 
 

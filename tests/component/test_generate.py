@@ -1,21 +1,26 @@
 """Stage generate, and the judge's gate of curate, on a real engine with the embedded teacher."""
 
 import io
+import json
 import os
+import re
 import shutil
 import signal
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engines import NewContext, ServedTeacher, embedded_config
 
+from localism import run
 from localism.config import Config
 from localism.context import Context
 from localism.embedded.world import QUERY_TYPES, TOPICS
 from localism.errors import StageError
+from localism.parsing.example import Example, split_example
 from localism.progress import Progress
-from localism.prompts import load_pack
+from localism.prompting.packs import load_pack
 from localism.stages import curate, generate
 from localism.store import Store
 
@@ -143,6 +148,124 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert all(after[row["turn_id"]] == row for row in turns)
 
 
+def with_rewrites(folder: Path, limit: int) -> Path:
+    """The compact pack with little room for a draft, and a second attempt where it was cut off."""
+    shutil.copytree(load_pack("compact").folder, folder)
+    manifest = folder / "pack.toml"
+    text = manifest.read_text().replace("max_tokens = 256", f"max_tokens = {limit}", 1)
+    again = """[[turns]]
+name = "again"
+template = "refine"
+when = "cut off"
+temperature = 0.3
+max_tokens = 256
+
+[[turns]]
+name = "critique"
+"""
+    manifest.write_text(text.replace('[[turns]]\nname = "critique"\n', again))
+    return folder
+
+
+def test_a_rewrite_runs_after_the_drafts_that_were_cut_off_and_after_no_others(
+    teacher: ServedTeacher, new_context: NewContext, tmp_path: Path
+) -> None:
+    plain = new_context(config_of(teacher), "plain")
+    plan(plain.store, 12)
+    generate.run(plain)
+    limit = plain.store.value(
+        "SELECT median(completion_tokens)::INT FROM turn WHERE template = 'draft'"
+    )
+    config = config_of(
+        teacher, with_rewrites(tmp_path / "own", limit), generate={"requests_in_flight": 4}
+    )
+    context, broken = new_context(config, "whole"), new_context(config, "broken")
+    plan(context.store, 12)
+    generate.run(context)
+    drafts = context.store.query("""
+        SELECT d.finish_reason, d.text, n.template AS next, n.prompt FROM turn d
+        JOIN turn n ON n.parent_id = d.turn_id WHERE d.template = 'draft'
+    """)
+    assert len(drafts) == 12
+    cut = [row for row in drafts if row["finish_reason"] == "length"]
+    assert 1 <= len(cut) <= 11
+    assert {row["next"] for row in cut} == {"again"}
+    assert {row["prompt"] for row in cut} == {load_pack("compact").render("refine")}
+    markers = ("### Instruction", "### Response")
+    for row in drafts:
+        if row["finish_reason"] == "stop":
+            is_whole = isinstance(split_example(row["text"], *markers), Example)
+            assert row["next"] == ("critique" if is_whole else "again")
+    # The books know nothing of conditions, and every candidate hangs on a refined version.
+    books = context.store.query("SELECT * FROM books WHERE stage = 'generate'")[0]
+    assert (books["planned"], books["accepted"], books["pending"]) == (12, 12, 0)
+    last = context.store.query("SELECT DISTINCT template FROM candidate JOIN turn USING (turn_id)")
+    assert last == [{"template": "refine"}]
+    # Stopped half-way and continued, the same rows; a further call asks for nothing.
+    plan(broken.store, 12)
+    with pytest.raises(KeyboardInterrupt):
+        generate.run(Context(config, broken.store, broken.folder, Interrupting(4)))
+    generate.run(broken)
+    assert candidates(broken) == candidates(context)
+    before = requests_answered(teacher)
+    generate.run(broken)
+    assert requests_answered(teacher) == before
+
+
+def test_a_structured_turn_is_json_and_one_that_breaks_off_is_written_again(
+    teacher: ServedTeacher, new_context: NewContext, tmp_path: Path
+) -> None:
+    pack = Path(shutil.copytree(load_pack("compact").folder, tmp_path / "own"))
+    changed = (pack / "pack.toml").read_text()
+    changed = changed.replace('name = "refine"', 'name = "refine"\nstructured = true')
+    again = """[[turns]]
+name = "again"
+template = "refine"
+when = "cut off"
+temperature = 0.3
+max_tokens = 256
+
+[judge]"""
+    (pack / "pack.toml").write_text(changed.replace("[judge]", again))
+    context = new_context(config_of(teacher, pack))
+    plan(context.store, 12)
+    generate.run(context)
+    turns = context.store.query("SELECT * FROM turn")
+    as_json = [row for row in turns if "json_schema" in row["sampling"]]
+    assert {row["template"] for row in as_json} == {"refine"} and len(as_json) == 12
+    followed = {row["parent_id"] for row in turns if row["template"] == "again"}
+    for row in as_json:
+        # The miniature writes no closing quote of its own accord, so that most come to the limit.
+        assert re.match(r'\{\s*"(instruction|response)"\s*:\s*"', row["text"])
+        if row["finish_reason"] == "stop":
+            assert json.loads(row["text"]).keys() == {"instruction", "response"}
+        else:
+            assert row["turn_id"] in followed
+    last = context.store.query(
+        "SELECT c.*, t.text FROM candidate c JOIN turn t USING (turn_id) WHERE t.template = 'again'"
+    )
+    assert len(last) == len(followed) >= 1
+    assert any(row["instruction"] for row in last)
+    assert all(row["instruction"] in row["text"] for row in last if row["instruction"])
+
+
+def test_the_compact_packs_calls_are_the_ones_that_older_corpora_have(
+    teacher: ServedTeacher, new_context: NewContext
+) -> None:
+    context = new_context(config_of(teacher))
+    plan(context.store, 1, dev=0, test=0)
+    generate.run(context)
+    asked = context.store.query("SELECT template, sampling, prompt FROM turn ORDER BY finished_at")
+    assert [(row["template"], row["sampling"]) for row in asked] == [
+        ("draft", '{"max_tokens": 256, "seed": 0, "temperature": 0.7, "top_p": 0.95}'),
+        ("critique", '{"max_tokens": 64, "temperature": 0.0, "top_p": 1.0}'),
+        ("refine", '{"max_tokens": 256, "seed": 0, "temperature": 0.3, "top_p": 0.95}'),
+    ]
+    assert asked[2]["prompt"] == (
+        "Rewrite the draft so that nothing is missing. Keep what is good."
+    )
+
+
 def test_a_teacher_that_gives_no_examples_stops_the_stage_and_keeps_what_is_written(
     teacher: ServedTeacher, new_context: NewContext, tmp_path: Path
 ) -> None:
@@ -164,6 +287,70 @@ def test_a_teacher_that_gives_no_examples_stops_the_stage_and_keeps_what_is_writ
     again = {row["mix_id"]: row for row in candidates(context)}
     assert len(again) > len(written)
     assert all(again[row["mix_id"]] == row for row in written)
+
+
+def requests_answered(teacher: ServedTeacher) -> int:
+    """How many generations the engine itself has counted."""
+    with urllib.request.urlopen(f"{teacher.url.removesuffix('/v1')}/metrics") as page:
+        text = page.read().decode()
+    counts = re.findall(r"^vllm:request_success_total\{.*\} ([\d.e+]+)$", text, re.M)
+    assert counts
+    return int(sum(map(float, counts)))
+
+
+def worked(folder: Path, config: Config, count: int) -> tuple[str, list[dict[str, Any]]]:
+    """Plan and generate in a run folder: what the stage said, and the ledger by id."""
+    with Store(folder / "corpus.duckdb") as store:
+        plan(store, count)
+        try:
+            said = generate.run(Context(config, store, folder, Interrupting(-1)))
+        except StageError as stopped:
+            said = stopped.problem
+        return said, store.query("SELECT * FROM turn ORDER BY turn_id")
+
+
+def test_after_the_alarm_a_fork_with_a_mended_pack_pays_only_for_the_turns_that_changed(
+    teacher: ServedTeacher, tmp_path: Path
+) -> None:
+    pack = Path(shutil.copytree(load_pack("compact").folder, tmp_path / "mute"))
+    refine = (pack / "refine.txt").read_text()
+    (pack / "refine.txt").write_text((pack / "critique.txt").read_text())
+    served = teacher.endpoints["teacher"]
+    (tmp_path / "models.toml").write_text(f"""
+        [teacher]
+        endpoints = {json.dumps(served["endpoints"])}
+        api_key_file = {json.dumps(served["api_key_file"])}
+        max_num_seqs = {served["max_num_seqs"]}
+        [judge]
+        same_as = "teacher"
+        [student]
+        path = "embedded:student"
+        [prompts]
+        pack = {json.dumps(str(pack))}
+    """)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    said, paid = worked(first, run.settle_recipe(first, tmp_path / "models.toml", ()), 60)
+    assert "gave no example" in said
+
+    mended = Path(shutil.copytree(pack, tmp_path / "mended"))
+    (mended / "refine.txt").write_text(refine)
+    forked = run.fork(str(first), str(second), None, [f"prompts.pack={json.dumps(str(mended))}"])
+    assert forked == len(paid)
+    before = requests_answered(teacher)
+    said, turns = worked(second, run.settle_recipe(second, None, ()), 60)
+    assert said.endswith("of 60 mixes gave an example") or "did not parse" in said
+    kept = {row["turn_id"]: row for row in turns}
+    assert all(kept[row["turn_id"]] == row for row in paid)
+    by_template = {
+        name: sum(row["template"] == name for row in turns) for name in ("draft", "critique")
+    }
+    assert by_template == {"draft": 60, "critique": 60}  # each paid once, before the fork or after
+    asked = requests_answered(teacher) - before
+    assert asked == len(turns) - len(paid)
+    drafts, critiques = (sum(row["template"] == name for row in paid) for name in by_template)
+    assert drafts >= critiques >= 26
+    assert asked == 3 * 60 - drafts - critiques
 
 
 def test_a_refused_request_is_a_failed_row_and_is_tried_again_by_the_next_call(

@@ -3,12 +3,15 @@
 import pytest
 
 from localism.errors import StageError
-from localism.prompts import load_pack
+from localism.parsing.example import Example
+from localism.prompting.packs import Pack, Turn, load_pack
 from localism.records import Mix, Reply
 from localism.stages.generate import (
     EarlyAlarm,
     Said,
+    heard,
     in_order,
+    is_cut_off,
     prompt_values,
     read_candidate,
     sample_numbers,
@@ -21,11 +24,14 @@ def mix(ordinal: int, skills: tuple[str, ...] = ("a_b", "c_d"), kind: str | None
     return Mix(f"mix-{ordinal}", ordinal, "train", skills, kind, f"{kind} defined")
 
 
-def said(*texts: str, finish_reason: str = "stop") -> list[Said]:
-    return [
-        Said(turn.name, Reply(f"turn-{turn.name}", text, finish_reason, 1, 1, False))
-        for turn, text in zip(PACK.turns, texts, strict=True)
-    ]
+def said(*texts: str, finish_reason: str = "stop", pack: Pack = PACK) -> list[Said]:
+    """A conversation through the turns that always run."""
+    conversation: list[Said] = []
+    turns = [turn for turn in pack.turns if not turn.only_if_cut_off]
+    for turn, text in zip(turns, texts, strict=True):
+        reply = Reply(f"turn-{turn.name}", text, finish_reason, 1, 1, False)
+        conversation.append(heard(turn, reply, conversation, pack))
+    return conversation
 
 
 DRAFT = "### Instruction\nDraft?\n### Response\nDraft."
@@ -41,6 +47,7 @@ def row(instruction: str | None, response: str | None, reason: str | None) -> di
         "status": "written",
         "reason": reason,
         "turn_id": "turn-refine",
+        "completion_tokens": 3,
     }
 
 
@@ -64,7 +71,65 @@ def row(instruction: str | None, response: str | None, reason: str | None) -> di
 def test_the_last_reply_is_the_candidate(
     conversation: list[Said], expected: dict[str, object]
 ) -> None:
-    assert read_candidate(mix(0), conversation, PACK) == expected
+    assert read_candidate(mix(0), conversation) == expected
+
+
+AS_JSON = '{"instruction": "Asked?", "response": "Answered."}'
+
+
+def test_an_example_as_json_is_read_and_one_that_breaks_off_is_not() -> None:
+    whole = read_candidate(mix(0), said(DRAFT, CRITIQUE, AS_JSON))
+    assert (whole["instruction"], whole["response"]) == ("Asked?", "Answered.")
+    broken = read_candidate(mix(0), said(DRAFT, CRITIQUE, AS_JSON[:-5], finish_reason="length"))
+    assert (broken["instruction"], broken["reason"]) == (None, "JSON not readable")
+
+
+def reply(text: str, finish_reason: str = "stop") -> Reply:
+    return Reply("t", text, finish_reason, 1, 1, False)
+
+
+def turn(name: str) -> Turn:
+    (found,) = (turn for turn in PACK.turns if turn.name == name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "expected"),
+    [
+        (DRAFT, "stop", False),
+        (DRAFT, "length", True),
+        (DRAFT + "\n```python\nx = 1", "stop", True),
+        (DRAFT + "\n```python\nx = 1\n```", "stop", False),
+        ("### Instruction\nHalf", "stop", True),
+        ("### Instruction\nWhole?\n### Response", "stop", True),
+        ("<think>On and on", "stop", True),
+        (AS_JSON[:-5], "stop", True),
+        (AS_JSON, "stop", False),
+        ("I refuse.", "stop", False),
+        ("I refuse.", "length", True),
+        ("", "stop", False),
+    ],
+)
+def test_a_reply_is_cut_off_at_the_limit_or_when_its_example_was_begun_and_not_ended(
+    text: str, finish_reason: str, expected: bool
+) -> None:
+    assert is_cut_off(heard(turn("draft"), reply(text, finish_reason), [], PACK)) is expected
+
+
+@pytest.mark.parametrize(("finish_reason", "expected"), [("stop", False), ("length", True)])
+def test_a_critique_holds_no_example_and_is_cut_off_at_the_limit_alone(
+    finish_reason: str, expected: bool
+) -> None:
+    one = heard(turn("critique"), reply("### Instruction\nis half", finish_reason), [], PACK)
+    assert one.example is None and is_cut_off(one) is expected
+
+
+def test_a_rewritten_response_keeps_the_instruction_of_the_draft_that_was_cut_off() -> None:
+    cut = heard(
+        turn("draft"), reply("### Instruction\nAsked?\n### Response\nHal", "length"), [], PACK
+    )
+    whole = heard(turn("refine"), reply("### Response\nWhole."), [cut], PACK)
+    assert whole.example == Example("Asked?", "Whole.")
 
 
 def test_mixes_with_the_same_prompt_are_samples_of_it_and_others_are_first_samples() -> None:
@@ -90,7 +155,7 @@ def test_a_mix_without_query_type_renders_a_draft_without_one() -> None:
 
 def note(alarm: EarlyAlarm, text: str, *, status: str = "written", finish: str = "stop") -> None:
     conversation = said(DRAFT, CRITIQUE, text, finish_reason=finish)
-    candidate = read_candidate(mix(0), conversation, PACK)
+    candidate = read_candidate(mix(0), conversation)
     alarm.note({**candidate, "status": status}, conversation)
 
 

@@ -14,16 +14,18 @@ PACKAGE = ROOT / "localism"
 
 # A module imports only from ranks below its own (or from its own room).
 RANKS = [
-    {"errors", "records", "skill_names", "egress"},
-    {"weights", "parse", "taxonomy", "coverage", "parse_example", "offline", "progress"},
-    {"prompts", "store", "paths", "structured"},
+    {"errors", "records", "skill_names", "egress", "cli_options"},
+    {"weights", "parsing", "taxonomy", "coverage", "benchmark_files", "offline", "progress"},
+    {"prompting", "store", "paths"},
     {"config", "reader"},
     {"models_toml"},
-    {"tables", "context", "assets"},
-    {"serving", "embedded"},
+    {"tables", "context", "assets", "seeds"},
+    {"serving", "embedded", "clustering"},
     {"judging", "curation", "training", "reporting"},
     {"stages"},
     {"run", "status", "why"},
+    {"skill_lists"},
+    {"cli_prompts", "cli_skills"},
     {"cli"},
     {"__main__"},
 ]
@@ -120,7 +122,17 @@ def test_the_tree_in_the_readme_is_the_real_one():
 
 @pytest.mark.parametrize(
     "name",
-    ["how-it-works.md", "models-toml.md", "sql.md", "log.md", "air-gap.md", "embedded-models.md"],
+    [
+        "how-it-works.md",
+        "prompt-packs.md",
+        "models-toml.md",
+        "sql.md",
+        "skills.md",
+        "log.md",
+        "air-gap.md",
+        "embedded-models.md",
+        "curation.md",
+    ],
 )
 def test_the_readme_links_each_page_of_docs(name):
     assert (ROOT / "docs" / name).exists()

@@ -7,7 +7,7 @@ import pytest
 
 from localism import models_toml
 from localism.errors import ConfigError, LocalismError, UsageError
-from localism.prompts import packaged
+from localism.prompting.packs import packaged
 
 EMBEDDED = packaged("models.toml").read_text()
 TEACHER = Path(models_toml.__file__).parent / "embedded" / "teacher"

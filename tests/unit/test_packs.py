@@ -1,42 +1,33 @@
-"""Every shipped prompt pack loads, uses what it is given, and leaves nothing unfilled."""
+"""Every shipped prompt pack loads, uses what it is given, and leaves nothing unfilled.
+
+A pack of somebody's own is loaded when it can be used, and otherwise every mistake in it is named.
+"""
 
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jinja2
-import jinja2.meta
 import pytest
+from click.testing import CliRunner, Result
 
+from localism.cli import cli
 from localism.errors import ConfigError
-from localism.parse_example import Example, split_example
-from localism.prompts import OPTIONAL, VARIABLES, Pack, load_pack, packaged
+from localism.parsing.example import Example, split_example
+from localism.prompting.packs import (
+    OPTIONAL,
+    TURN_VARIABLES,
+    VARIABLES,
+    Pack,
+    examine,
+    load_pack,
+    pack_names,
+    trial_values,
+)
 
-PACKS = sorted(path.parent.name for path in packaged("prompts").glob("*/pack.toml"))
-# A pack may let these turns do without the skills: the conversation has them.
-MAY_BE_UNUSED = {"critique", "refine"}
-VALUES = {
-    "count": 7,
-    "known": ["Known one", "Known two"],
-    "topic": "A certain topic",
-    "domain": "a certain domain",
-    "field": "A certain field",
-    "subject": "a certain subject",
-    "members": ["first_skill", "second_skill"],
-    "choices": ["first_skill", "second_skill"],
-    "instruction": "A certain instruction?",
-    "response": "A certain response.",
-    "skill": "a_certain_skill",
-    "skills": ["first_skill", "second_skill"],
-    "query_type": {"name": "A certain type", "definition": "a certain definition"},
-    "first": "The first answer.",
-    "second": "The second answer.",
-}
-
-
-def placeholders(pack: Pack, template: str) -> set[str]:
-    tree = jinja2.Environment().parse((pack.folder / f"{template}.txt").read_text())
-    return jinja2.meta.find_undeclared_variables(tree)
+PACKS = pack_names()
+KIND = {"name": "A certain type", "definition": "a certain definition"}
 
 
 @pytest.fixture(params=PACKS)
@@ -49,42 +40,157 @@ def own_pack(tmp_path: Path) -> Path:
     return Path(shutil.copytree(load_pack("paper").folder, tmp_path / "own"))
 
 
+def filled(pack: Pack, name: str, *skills: str, kind: object = KIND, **values: object) -> str:
+    """A turn of the pack."""
+    (turn,) = (turn for turn in pack.turns if turn.name == name)
+    values = {"structured": turn.structured, **values}
+    return pack.render(turn.template, skills=list(skills), query_type=kind, **values)
+
+
+# ---- the packs that are shipped ------------------------------------------------------------
+
+
 def test_the_packs_that_the_documents_name_are_shipped() -> None:
-    assert {"compact", "paper"} <= set(PACKS)
+    assert {"compact", "lean", "paper"} <= set(PACKS)
 
 
 def test_every_template_uses_every_value_that_it_is_given(pack: Pack) -> None:
     unused = {
-        name: VARIABLES[name] - OPTIONAL - placeholders(pack, name)
+        name: VARIABLES[name] - OPTIONAL - pack.variables[name]
         for name in pack.templates
-        if name not in MAY_BE_UNUSED
+        if name in VARIABLES
     }
     assert not {name: missing for name, missing in unused.items() if missing}
+    first = pack.turns[0].template
+    assert pack.variables[first] >= TURN_VARIABLES - {"structured"}
 
 
 def test_every_template_renders_with_exactly_its_values(pack: Pack) -> None:
     for name in pack.templates:
-        text = pack.render(name, **{key: VALUES[key] for key in VARIABLES[name]})
-        assert text.strip() == text.strip("\n") and text
-        assert not re.search(r"\{[{%#]|[%#}]\}|None|Undefined", text)
+        for values in trial_values(name):
+            text = pack.render(name, **values)
+            assert text.strip() and text == text.strip("\n")
+            assert not re.search(r"\{[{%#]|[%#}]\}|None|Undefined", text)
 
 
 def test_templates_of_lists_render_without_a_list_of_known_ones(pack: Pack) -> None:
     for name in ("topics", "skills", "query_types"):
-        values = {key: VALUES[key] for key in VARIABLES[name]} | {"known": []}
-        assert "Known" not in pack.render(name, **values)
-        assert "Known one" in pack.render(name, **values | {"known": VALUES["known"]})
+        values = trial_values(name)[0]
+        assert "first_known" in pack.render(name, **values)
+        assert "first_known" not in pack.render(name, **values | {"known": []})
 
 
-@pytest.mark.parametrize("name", ["draft", "critique", "refine"])
-def test_turns_render_with_and_without_a_query_type(pack: Pack, name: str) -> None:
-    with_type = pack.render(name, skills=VALUES["skills"], query_type=VALUES["query_type"])
-    without = pack.render(name, skills=VALUES["skills"], query_type=None)
-    assert "A certain type" not in without
-    if name == "draft":
-        assert "A certain type" in with_type and "a certain definition" in with_type
-        assert all(skill in without for skill in ("first_skill", "second_skill"))
-        assert "ype:" not in without
+def test_turns_render_with_and_without_a_query_type(pack: Pack) -> None:
+    first = pack.turns[0].name
+    typed = filled(pack, first, "first_skill", "second_skill")
+    assert "A certain type" in typed and "a certain definition" in typed
+    assert "()" not in filled(pack, first, "a_b", kind={"name": "X", "definition": ""})
+    for turn in pack.turns:
+        without = filled(pack, turn.name, "first_skill", "second_skill", kind=None)
+        assert "A certain type" not in without and "type" not in without.lower().split("skills")[-1]
+        if turn.name == first:
+            assert "ype:" not in without and "Type of" not in without
+            assert all(skill in without for skill in ("first_skill", "second_skill"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_any_number_of_skills_reads_naturally(pack: Pack, count: int) -> None:
+    skills = [f"skill_number_{number}" for number in range(count)]
+    for turn in pack.turns:
+        text = filled(pack, turn.name, *skills)
+        own = text.rsplit("Now write a new example.", 1)[-1]
+        assert not re.search(r"\b(?:both|two|all \d+) (?:of the |of these )?skills\b", own)
+        if count == 1:
+            assert not re.search(r"\b(?:all|which) of (?:these|them)\b", own, re.I)
+        assert all(skill in text for skill in skills) or turn is not pack.turns[0]
+
+
+def test_the_embedded_teacher_still_reads_what_it_was_trained_on() -> None:
+    pack = load_pack("compact")
+    assert filled(pack, "draft", "brew_tea", "tell_stories") == (
+        "Write an instruction that needs every skill, then a full response.\n"
+        "Skills: brew_tea, tell_stories\nType: A certain type, a certain definition"
+    )
+    assert filled(pack, "critique", "brew_tea") == (
+        "Review your draft. Which skills are covered, which are missing, is the form fine?"
+    )
+    sampling = [(t.name, t.sampling.temperature, t.sampling.max_tokens) for t in pack.turns]
+    assert sampling == [("draft", 0.7, 256), ("critique", 0.0, 64), ("refine", 0.3, 256)]
+
+
+def test_drafts_of_different_mixes_begin_alike_for_the_prefix_cache() -> None:
+    pack = load_pack("paper")
+    one = filled(pack, "draft", "a_b", "c_d")
+    for skills in (["e_f", "g_h"], ["e_f"], ["e_f", "g_h", "i_j"]):
+        other = filled(pack, "draft", *skills, kind={"name": "X", "definition": "y"})
+        shared = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+        assert shared > 0.98 * len(one)
+
+
+def test_the_paper_pack_follows_the_papers_protocol() -> None:
+    turns = load_pack("paper").turns
+    assert [(turn.template, turn.only_if_cut_off, turn.has_example) for turn in turns] == [
+        ("draft", False, True),
+        ("rewrite", True, True),
+        ("critique", False, False),
+        ("refine", False, True),
+        ("rewrite", True, True),
+    ]
+    assert len(load_pack("lean").turns) == 3
+
+
+def worked_examples(prompt: str) -> list[tuple[str, str]]:
+    """(skills, text) of each worked example in a draft prompt."""
+    parts = re.split(r"^Skills: (.*)$", prompt, flags=re.M)
+    return [
+        (parts[i], re.split(r"^(?:Query type|Now write)", parts[i + 1], flags=re.M)[0])
+        for i in range(1, len(parts) - 2, 2)
+    ]
+
+
+@pytest.mark.parametrize("kind", [KIND, None])
+def test_worked_examples_of_the_paper_pack_pass_the_parser_and_its_own_rules(kind: Any) -> None:
+    pack = load_pack("paper")
+    worked = worked_examples(filled(pack, "draft", "x_y", kind=kind))
+    assert len(worked) == 4
+    for skills, text in worked:
+        example = split_example(text, pack.instruction_marker, pack.response_marker)
+        assert isinstance(example, Example), example
+        assert 200 <= len(example.response.split()) <= 400
+        assert "#" not in example.instruction + example.response
+        assert len(skills.split(", ")) == 2
+        for skill in skills.split(", "):
+            assert skill not in text and skill.replace("_", " ") not in text.lower()
+    assert not worked_examples(filled(load_pack("lean"), "draft", "x_y"))
+
+
+def test_the_code_of_a_worked_example_prints_what_the_example_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prompt = filled(load_pack("paper"), "draft", "x_y")
+    wrong, right = re.findall(r"```python\n(.*?)```", prompt, re.S)
+    names: dict[str, Any] = {}
+    exec(wrong, names)
+    assert capsys.readouterr().out == "Emma 0.4\nUlysses 1.9000000000000001\n"
+    exec(wrong.splitlines()[0] + "\n" + right, names)
+    assert capsys.readouterr().out == "Emma: 0.40\nKim: 0.90\nUlysses: 1.90\n"
+
+
+def test_refined_examples_are_asked_for_as_json_by_one_key() -> None:
+    for name in ("paper", "lean"):
+        pack = load_pack(name)
+        as_json = filled(pack, "refine", "a_b", structured=True)
+        assert '{"instruction": "' in as_json and "###" not in as_json
+        assert "JSON" not in filled(pack, "refine", "a_b", structured=False)
+
+
+def test_labels_are_two_different_single_words(pack: Pack) -> None:
+    for labels in (pack.judge_labels, pack.skill_labels):
+        assert len(set(labels)) == 2 and all(label.isalpha() for label in labels)
+    asked = pack.render("judge", **trial_values("judge")[0])
+    assert all(label in asked for label in pack.judge_labels)
+    asked = pack.render("shows_skill", **trial_values("shows_skill")[0])
+    assert all(re.search(rf"\b{label}\b", asked) for label in pack.skill_labels)
 
 
 def test_an_unfilled_placeholder_is_an_error_and_not_a_gap(pack: Pack) -> None:
@@ -92,61 +198,129 @@ def test_an_unfilled_placeholder_is_an_error_and_not_a_gap(pack: Pack) -> None:
         pack.render("judge", instruction="only this")
 
 
-def test_drafts_of_different_mixes_begin_alike_for_the_prefix_cache() -> None:
-    pack = load_pack("paper")
-    one = pack.render("draft", skills=["a_b", "c_d"], query_type=VALUES["query_type"])
-    other = pack.render("draft", skills=["e_f", "g_h"], query_type={"name": "X", "definition": "y"})
-    shared = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    assert shared > 0.95 * len(one)
+# ---- packs of one's own ----------------------------------------------------------------------
 
 
-def test_worked_examples_of_the_paper_pack_pass_the_parser_and_its_own_rules() -> None:
-    pack = load_pack("paper")
-    prompt = pack.render("draft", skills=["x_y"], query_type=None)
-    parts = re.split(r"^Skills: (.*)$", prompt, flags=re.M)
-    worked = [(parts[i], parts[i + 1]) for i in range(1, len(parts) - 2, 2)]
-    assert len(worked) == 2
-    for skills, text in worked:
-        text = text.split("\nNow write a new example.")[0]
-        example = split_example(text, pack.instruction_marker, pack.response_marker)
-        assert isinstance(example, Example), example
-        assert 150 <= len(example.response.split()) <= 500
-        assert "#" not in example.instruction + example.response
-        for skill in skills.split(", "):
-            assert skill not in text and skill.replace("_", " ") not in text.lower()
+def changed(folder: Path, old: str, new: str, file: str = "pack.toml") -> Path:
+    path = folder / file
+    assert old in path.read_text(), old
+    path.write_text(path.read_text().replace(old, new, 1))
+    return folder
 
 
-def test_labels_are_two_different_single_words(pack: Pack) -> None:
-    for labels in (pack.judge_labels, pack.skill_labels):
-        assert len(set(labels)) == 2 and all(label.isalpha() for label in labels)
-    assert all(label in pack.render("judge", **VALUES) for label in pack.judge_labels)
-    asked = pack.render("shows_skill", **VALUES)
-    assert all(label in asked for label in pack.skill_labels)
+def mistakes(folder: Path) -> list[ConfigError]:
+    pack, found = examine(folder)
+    assert (pack is None) == bool(found)
+    return found
 
 
-def test_a_placeholder_that_nothing_fills_is_refused(own_pack: Path) -> None:
-    (own_pack / "draft.txt").write_text("{{ skills }} {{ query_type }} {{ mood }}")
-    with pytest.raises(ConfigError, match="mood"):
+REFINE = 'name = "refine"\n'
+CRITIQUE = 'name = "critique"\nexample = false\n'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem", "key", "fix"),
+    [
+        ('when = "cut off"', 'wenn = "cut off"', "unknown key wenn", "number 2: wenn", "when"),
+        ("[markers]", "[marker]", "unknown key marker", "[marker]", "markers"),
+        ("[markers]", "[marker]", "markers is missing", "[markers]", "prompt-packs.md"),
+        ("[judge]", "[judge]\nlabel = 1", "unknown key label", "[judge].label", "labels"),
+        ('when = "cut off"', 'when = "often"', "'always' or 'cut off'", "when = 'often'", ""),
+        ("max_tokens = 768", "max_tokens = 0", "greater than", "number 3: max_tokens = 0", ""),
+        ("max_tokens = 768", 'max_tokens = "9"', "valid integer", "max_tokens = '9'", ""),
+        ("max_tokens = 768", "", "max_tokens is missing", "number 3: max_tokens", "add it"),
+        ("temperature = 0.7", "temperature = true", "valid number", "temperature = True", ""),
+        ("top_p = 0.95", "top_p = 1.5", "less than or equal", "number 1: top_p = 1.5", ""),
+        ("example = false", "example = 0", "valid boolean", "number 3: example = 0", ""),
+        (REFINE, 'name = "draft"\n', "two turns are named draft", "number 4, 'draft'", "name"),
+        (REFINE, 'name = "refine"\nexample = false\n', "may end with refine", "number 4", "last"),
+        ('name = "draft"\n', 'name = "draft"\nwhen = "cut off"\n', "first turn", "'draft'", "drop"),
+        (CRITIQUE, CRITIQUE + "structured = true\n", "is structured", "critique", "drop"),
+        ('"### Instruction"', '"  "', "at least 1 character", "[markers].instruction", ""),
+        ('"### Instruction"', '"a\\nb"', "match pattern", "[markers].instruction", ""),
+        ('"### Instruction"', '"### response"', "the same", "[markers].response", "differ"),
+        ('["m", "M"]', '["m", "m"]', "the same", "[judge].labels = 'm', twice", "differ"),
+        ('["m", "M"]', '["m"]', "missing", "[judge]", ""),
+        ("structured = true\ntemp", 'structured = "no"\ntemp', "boolean", "[extract]", ""),
+        (REFINE, 'name = "polish"\n', "no template for turn polish", "pack.toml", "polish.txt"),
+        (REFINE, REFINE + 'template = "judge"\n', "refine uses judge.txt", "pack.toml", "own"),
+        (REFINE, REFINE + 'template = "../paper/refine"\n', "pattern", "number 4: template", ""),
+        ("[markers]", "[markers", "not valid TOML", "line", "mend"),
+    ],
+)
+def test_a_mistake_in_the_manifest_names_file_key_and_fix(
+    own_pack: Path, old: str, new: str, problem: str, key: str, fix: str
+) -> None:
+    found = mistakes(changed(own_pack, old, new))
+    (mistake,) = (m for m in found if problem in m.problem)
+    assert f"{own_pack}/pack.toml" in mistake.where and key in mistake.where
+    assert mistake.fix and fix in mistake.fix
+    with pytest.raises(ConfigError):
         load_pack(str(own_pack))
 
 
-def test_a_template_that_nothing_uses_is_refused(own_pack: Path) -> None:
-    (own_pack / "drfat.txt").write_text("{{ skills }}")
-    with pytest.raises(ConfigError, match="drfat"):
-        load_pack(str(own_pack))
+def test_a_manifest_without_turns_is_refused(own_pack: Path) -> None:
+    text = (own_pack / "pack.toml").read_text()
+    without = re.sub(r"\[\[turns\]\].*?(?=\n\[judge\])", "", text, flags=re.S)
+    (own_pack / "pack.toml").write_text(without)
+    assert "turns is missing" in mistakes(own_pack)[0].problem
+    (own_pack / "pack.toml").write_text("turns = 3\n" + without)
+    assert "turns: input should be a valid list" in mistakes(own_pack)[0].problem
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "problem", "part"),
+    [
+        ("draft.txt", "{{ skills }} {{ mood }}", "uses mood", "skills"),
+        ("drfat.txt", "{{ skills }}", "drfat", "draft"),
+        ("judge.txt", "{{ skills }}", "uses skills", "first"),
+        ("draft.txt", "{{ skills", "does not parse", ""),
+        ("draft.txt", "{{ skills | jion }}", "does not parse", "jion"),
+        ("draft.txt", "{{ skills[1] }}", "cannot be filled", "no element 1"),
+        ("draft.txt", "{{ query_type.name }} {{ skills }}", "cannot be filled", "None"),
+        ("draft.txt", "{{ skills | sum }}", "cannot be filled", "unsupported"),
+        ("draft.txt", "{{ skills.x.y }}", "cannot be filled", "x"),
+        ("label.txt", "{# {{ instruction }} #}", "comes out empty", ""),
+        ("draft.txt", "{% if skills | length > 1 %}{{ skills }}{% endif %}", "out empty", ""),
+    ],
+)
+def test_a_mistake_in_a_template_names_file_and_fix(
+    own_pack: Path, file: str, text: str, problem: str, part: str
+) -> None:
+    (own_pack / file).write_text(text)
+    (mistake,) = mistakes(own_pack)
+    assert problem in mistake.problem and str(own_pack / file) in mistake.where
+    assert part in mistake.fix
+
+
+def test_a_template_in_another_encoding_is_named(own_pack: Path) -> None:
+    (own_pack / "label.txt").write_bytes("Überschrift {{ instruction }}".encode("latin-1"))
+    (mistake,) = mistakes(own_pack)
+    assert "UTF-8" in mistake.problem and "label.txt" in mistake.where
 
 
 def test_a_missing_template_is_named(own_pack: Path) -> None:
-    (own_pack / "refine.txt").unlink()
-    with pytest.raises(ConfigError, match="refine.txt"):
-        load_pack(str(own_pack))
+    for name in ("refine.txt", "judge.txt"):
+        (own_pack / name).unlink()
+    text = " ".join(mistake.problem for mistake in mistakes(own_pack))
+    assert "judge.txt" in text and "turn refine" in text
 
 
-def test_a_turn_without_template_is_named(own_pack: Path) -> None:
-    manifest = own_pack / "pack.toml"
-    manifest.write_text(manifest.read_text().replace('name = "critique"', 'name = "praise"'))
-    with pytest.raises(ConfigError, match="praise"):
-        load_pack(str(own_pack))
+def test_a_pack_that_keeps_the_skills_to_itself_is_refused(own_pack: Path) -> None:
+    for name in ("draft", "rewrite", "critique", "refine"):
+        (own_pack / f"{name}.txt").write_text("Write something.")
+    (mistake,) = mistakes(own_pack)
+    assert "the skills" in mistake.problem
+
+
+def test_turns_may_have_any_name_and_share_a_template(own_pack: Path) -> None:
+    changed(own_pack, REFINE, 'name = "polish"\ntemplate = "refine"\nstructured = true\n')
+    changed(own_pack, 'when = "cut off"', 'when = "always"')
+    load_pack.cache_clear()
+    pack = load_pack(str(own_pack))
+    assert [turn.name for turn in pack.turns][3] == "polish"
+    assert pack.turns[3].structured and "JSON" in filled(pack, "polish", "a_b")
+    assert [turn.only_if_cut_off for turn in pack.turns] == [False, False, False, False, True]
 
 
 def test_a_changed_word_changes_the_fingerprint(own_pack: Path) -> None:
@@ -154,3 +328,71 @@ def test_a_changed_word_changes_the_fingerprint(own_pack: Path) -> None:
     (own_pack / "draft.txt").write_text((own_pack / "draft.txt").read_text() + "!")
     load_pack.cache_clear()
     assert load_pack(str(own_pack)).fingerprint != before == load_pack("paper").fingerprint
+
+
+# ---- the command -----------------------------------------------------------------------------
+
+
+def prompts(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, ["prompts", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("name", ["list", "check", "show"])
+def test_every_subcommand_has_help_with_two_examples(name: str) -> None:
+    shown = prompts(name, "--help")
+    assert shown.exit_code == 0
+    assert len(re.findall(rf"^\s+localism prompts {name}\b", shown.output, re.M)) == 2
+
+
+def test_the_list_shows_every_pack_with_its_turns() -> None:
+    lines = prompts("list").output.splitlines()
+    assert [line.split()[0] for line in lines] == PACKS
+    assert "draft, (rewrite_draft), critique, refine, (rewrite_refined)" in "".join(lines)
+
+
+def test_check_says_what_a_pack_holds_and_what_it_is_good_for() -> None:
+    text = prompts("check", "paper").output
+    assert re.search(r"rewrite_draft +if cut off +rewrite\.txt +example", text)
+    assert "domains" in text and "not for" not in text
+    length = len(
+        "".join(filled(load_pack("compact"), t.name, "a_b") for t in load_pack("compact").turns)
+    )
+    compact = prompts("check", "compact").output
+    assert "not for domains" in compact and "### Instruction and ### Response" in compact
+    shown = int(re.search(r"about ([\d,]+) characters", compact)[1].replace(",", ""))  # type: ignore[index]
+    assert abs(shown - length) < 150
+
+
+def test_check_shows_all_mistakes_three_lines_each(own_pack: Path) -> None:
+    changed(own_pack, "temperature = 1.0", 'temperature = "hot"')
+    changed(own_pack, 'when = "cut off"', 'whem = "cut off"')
+    (own_pack / "label.txt").write_text("{{ mood }}")
+    shown = prompts("check", own_pack)
+    assert isinstance(shown.exception, ConfigError)  # main() prints it and exits with its code
+    text = f"{shown.stderr}{shown.exception}"
+    assert [line[:6] for line in text.splitlines() if line] == ["error:", "where:", "fix:  "] * 3
+    for word in ("temperature", "whem", "mood"):
+        assert word in text
+
+
+def test_show_renders_the_conversation_with_an_example() -> None:
+    text = prompts("show", "lean", "--skills", "brew_tea, tell_stories").output
+    assert [line.split(":")[0] for line in text.splitlines() if line.startswith("---")] == [
+        "--- draft",
+        "--- critique",
+        "--- refine",
+    ]
+    assert text.count("brew_tea, tell_stories") == 3 and "Advice on a decision" in text
+    assert "Advice on a decision" not in prompts("show", "lean", "--no-query-type").output
+    one = prompts("show", "compact", "--turn", "draft", "--k", "1", "--no-query-type").output
+    assert one.splitlines()[-1] == "Skills: estimating_risk"
+    three = prompts("show", "compact", "--turn", "draft", "--k", "3", "--no-query-type").output
+    assert three.splitlines()[-1].count(",") == 2
+    assert "which of these" not in one
+
+
+def test_show_names_turns_and_templates_when_it_knows_no_such_one() -> None:
+    assert "A certain topic." in prompts("show", "paper", "--turn", "skills").output
+    wrong = prompts("show", "paper", "--turn", "darft").exception
+    assert "rewrite_draft" in wrong.fix and "judge" in wrong.fix  # type: ignore[union-attr]
+    assert "compact, lean, paper" in prompts("show", "papre").exception.fix  # type: ignore[union-attr]

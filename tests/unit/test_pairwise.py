@@ -14,7 +14,7 @@ from localism.judging.pairwise import battles, orders, read_verdict, unjudged
 from localism.judging.picking import Interval
 from localism.models_toml import validate
 from localism.progress import Progress
-from localism.prompts import load_pack
+from localism.prompting.packs import load_pack
 from localism.records import stable_id
 from localism.stages import evaluate, pick
 from localism.store import Store, now

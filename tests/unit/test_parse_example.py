@@ -1,11 +1,31 @@
-"""Replies as real teachers write them -> instruction and response, or the reason why not."""
+"""Replies as real teachers write them -> instruction and response, or the reason why not.
 
-import random
-from typing import get_args
+Those of tests/data/hostile_replies.jsonl were written by hand, one JSON object a line: id, what,
+reply, earlier (the instruction of an earlier turn), expect (both parts, or the reason).
+"""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from localism.parse_example import Example, Reason, Unparsed, split_example
+from localism.parsing.example import Example, Reason, Unparsed, split_example
+from localism.parsing.fences import blank_code
+from localism.parsing.headings import has_heading
+from localism.parsing.structured import an_example
+
+CORPUS: list[dict[str, Any]] = [
+    json.loads(line)
+    for line in (Path(__file__).parents[1] / "data" / "hostile_replies.jsonl")
+    .read_text()
+    .split("\n")
+    if line
+]
 
 ASKED = "How do I keep basil alive indoors?"
 ANSWERED = "Give it six hours of light and water it when the top dries."
@@ -206,9 +226,9 @@ REPLIES: list[tuple[str, str, tuple[str, str] | Reason]] = [
     ),
     # -- content that looks like headings
     (
-        "bold response in a response",
-        f"### Instruction\n{ASKED}\n### Response\nThey ask: why?\n\n**Response:** say it is cold.",
-        (ASKED, "They ask: why?\n\n**Response:** say it is cold."),
+        "bold answer in a response",
+        f"### Instruction\n{ASKED}\n### Response\nThey ask: why?\n\n**Answer:** say it is cold.",
+        (ASKED, "They ask: why?\n\n**Answer:** say it is cold."),
     ),
     (
         "plain pair in a response",
@@ -216,9 +236,9 @@ REPLIES: list[tuple[str, str, tuple[str, str] | Reason]] = [
         (ASKED, "Question: light?\nAnswer: six hours."),
     ),
     (
-        "plain response in an instruction",
-        f"### Instruction\nMend my mail. Response: hi\nResponse: bye\n### Response\n{ANSWERED}",
-        ("Mend my mail. Response: hi\nResponse: bye", ANSWERED),
+        "plain reply in an instruction",
+        f"### Instruction\nMend my mail. Response: hi\nReply: bye\n### Response\n{ANSWERED}",
+        ("Mend my mail. Response: hi\nReply: bye", ANSWERED),
     ),
     (
         "heading with more words",
@@ -290,9 +310,9 @@ REPLIES: list[tuple[str, str, tuple[str, str] | Reason]] = [
         (ASKED, ANSWERED),
     ),
     (
-        "a tag in the response stays",
-        f"### Instruction\n{ASKED}\n### Response\nUse <think> and </think>.",
-        (ASKED, "Use <think> and </think>."),
+        "a tag as code in the response stays",
+        f"### Instruction\n{ASKED}\n### Response\nUse `<think>` and `</think>`.",
+        (ASKED, "Use `<think>` and `</think>`."),
     ),
     # -- other languages
     (
@@ -365,7 +385,12 @@ REPLIES: list[tuple[str, str, tuple[str, str] | Reason]] = [
         f"```\n### Instruction\n{ASKED}\n### Response\nRun:\n```sh\nls\n```\nThen stop.",
         "code fence not closed",
     ),
-    ("foreign headings", f"### Anweisung\n{ASKED}\n### Antwort\n{ANSWERED}", "no markers"),
+    (
+        "the pack's word again in bold",
+        f"### Instruction\n{ASKED}\n### Response\nThey ask: why?\n\n**Response:** say it is cold.",
+        "marker in the example",
+    ),
+    ("foreign headings", f"### Ohje\n{ASKED}\n### Vastaus\n{ANSWERED}", "no markers"),
 ]
 
 # The same with the instruction of an earlier turn at hand.
@@ -424,47 +449,153 @@ def test_markers_of_a_users_pack_may_be_any_words(
     assert split_example(reply, instruction_marker, response_marker) == Example(ASKED, ANSWERED)
 
 
-def outside_fences(text: str) -> list[str]:
-    outside, fence = [], ""
-    for line in text.split("\n"):
-        mark = line[:3]
-        if fence and mark == fence and not line.strip("`~ "):
-            fence = ""
-        elif not fence and mark in ("```", "~~~"):
-            fence = mark
-        elif not fence:
-            outside.append(line)
-    return outside
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CORPUS])
+def test_hostile_reply_is_split_exactly_or_refused_with_the_reason(case: dict[str, Any]) -> None:
+    got = split_example(case["reply"], "### Instruction", "### Response", case["earlier"])
+    reason = case["expect"].get("reason")
+    assert got == (Unparsed(reason) if reason else Example(**case["expect"]))
 
 
-def test_every_reason_has_a_reply_that_gives_it() -> None:
-    given = {expected for _, _, expected in REPLIES if isinstance(expected, str)}
-    assert given == set(get_args(Reason))
+def test_the_corpus_is_large_and_a_quarter_of_it_is_refused() -> None:
+    replies = {(case["reply"], case["earlier"]) for case in CORPUS}
+    refused = sum("reason" in case["expect"] for case in CORPUS)
+    assert len(replies) == len(CORPUS) >= 200
+    assert 0.2 < refused / len(CORPUS) < 0.35
 
 
-def test_mutated_replies_never_crash_and_never_keep_a_marker() -> None:
-    """Lines dropped, doubled, swapped and cut: a parse, or a reason; the markers never stay."""
-    rng = random.Random(0)
-    replies = [reply for _, reply, _ in REPLIES]
-    for _ in range(3000):
-        lines = (rng.choice(replies) + "\n" + rng.choice(replies)).split("\n")
-        for _ in range(rng.randint(1, 4)):
-            here, there = rng.randrange(len(lines)), rng.randrange(len(lines))
-            change = rng.choice(["drop", "double", "swap", "cut", "fence"])
-            if change == "drop" and len(lines) > 1:
-                lines.pop(here)
-            elif change == "double":
-                lines.insert(there, lines[here])
-            elif change == "swap":
-                lines[here], lines[there] = lines[there], lines[here]
-            elif change == "cut":
-                lines[here] = lines[here][: rng.randint(0, len(lines[here]))]
-            else:
-                lines.insert(here, "```")
-        got = split_example("\n".join(lines), "### Instruction", "### Response")
-        if isinstance(got, Example):
-            assert got.instruction.strip() and got.response.strip()
-            for part in (got.instruction, got.response):
-                assert not {"### Instruction", "### Response"} & set(outside_fences(part))
-        else:
-            assert got.reason in get_args(Reason)
+def test_every_reason_has_a_hostile_reply_that_gives_it() -> None:
+    assert {case["expect"].get("reason") for case in CORPUS} - {None} == set(get_args(Reason))
+
+
+def test_json_that_structured_output_asks_for_is_read() -> None:
+    schema = an_example()["response_format"]["json_schema"]["schema"]
+    reply = json.dumps(dict(zip(schema["required"], (ASKED, ANSWERED), strict=True)))
+    got = split_example(reply, "### Anweisung", "### Antwort")
+    assert got == Example(ASKED, ANSWERED)
+
+
+# ---- what is kept, by rules of the test's own ------------------------------------------------
+
+_WORDS = (
+    "instruction|response|query|question|answer|user|human|assistant|anweisung|antwort|frage"
+    "|consigne|réponse|instrucción|respuesta|指令|回答|応答|ответ|السؤال|الجواب"
+)
+_MARKER = re.compile(
+    rf"^[ \t]*#{{1,6}}[ \t]*[*_]*(?:{_WORDS})[*_:： \t]*$"
+    rf"|^[ \t]*\*\*(?:{_WORDS})[:：]?\*\*[:：]?[ \t]*$"
+    r"|^[ \t]*[*_]*(?:instruction|response)[*_]*[:：]"
+    rf"|^[ \t]*(?:human|user|assistant)[:：]|^[ \t]*[<\[](?:{_WORDS})[>\]][ \t]*$"
+    r"|</(?:instruction|response|query|answer)>",
+    re.IGNORECASE | re.MULTILINE,
+)
+_DEBRIS = re.compile(
+    r"<\|(?:im_start|im_end|eot_id|endoftext|channel)\|>|\[/?INST\]|</s>|<end_of_turn>"
+    r"|<｜end▁of▁sentence｜>|</?think(?:ing)?>|◁/?think▷|\[/?THINK\]"
+)
+
+
+def left_over(part: str) -> str | None:
+    """A marker or token that stayed in what is kept, outside code."""
+    visible = blank_code(part)
+    found = _MARKER.search(visible) or _DEBRIS.search(visible)
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case["id"]) for case in CORPUS if "reason" not in case["expect"]]
+)
+def test_nothing_that_the_corpus_keeps_holds_a_marker(case: dict[str, Any]) -> None:
+    for part in case["expect"].values():
+        assert left_over(part) is None
+        assert not has_heading(part, "### Instruction", "### Response")
+
+
+MARKER_LINES = """### Instruction|### Response|## Response|**Response:**|**Instruction**|Response
+Response: x|Instruction: x
+### Query|### Answer|**Answer:** 3|### Antwort|回答：|User: x|Assistant: x|<response>
+</response>|[Response]|```|~~~|````md|<think>|</think>|[THINK]|<|im_end|>|<|im_start|>user|[/INST]
+</s>|{"instruction": "a", "response": "b"}|{"response": "|---|===|> ||instruction: |### Final Answer
+### Revised Response|### Original Instruction|\\#\\#\\# Response|1. Response:|response: >-"""
+LINES = re.split(r"(?<!<)\|(?!>)|\n", MARKER_LINES)
+JUNK = (
+    '\u200b \u00a0 \u200f \u202e \ufeff \0 \r \r\n \u2028 \ud83d ： ＃ ** ` ``` < > [ ] { } " \\ #'
+)
+CHANGES = ("drop", "double", "swap", "insert", "junk", "cut", "behead", "join", "glue", "wrap")
+
+
+def mutated(reply: str, changes: list[tuple[str, int, int]]) -> str:
+    """The reply after changes of (kind, place, what with)."""
+    for change, here, there in changes:
+        lines = reply.split("\n")
+        at, other = here % len(lines), there % len(lines)
+        spot = here % (len(reply) + 1)
+        if change == "drop":
+            lines.pop(at)
+        elif change == "double":
+            lines.insert(other, lines[at])
+        elif change == "swap":
+            lines[at], lines[other] = lines[other], lines[at]
+        elif change == "insert":
+            lines.insert(at, LINES[there % len(LINES)])
+        elif change == "wrap":
+            lines = ["```", *lines[: other + 1], "```", *lines[other + 1 :]]
+        elif change == "glue":
+            lines[at] += LINES[there % len(LINES)]
+        reply = "\n".join(lines)
+        if change == "junk":
+            reply = reply[:spot] + JUNK.split(" ")[there % (JUNK.count(" ") + 1)] + reply[spot:]
+        elif change in ("cut", "behead"):
+            reply = reply[:spot] if change == "cut" else reply[spot:]
+        elif change == "join":
+            reply = reply + "\n" + CORPUS[there % len(CORPUS)]["reply"]
+    return reply
+
+
+mutations = st.lists(
+    st.tuples(st.sampled_from(CHANGES), st.integers(0, 9999), st.integers(0, 9999)),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=1500)
+@given(case=st.sampled_from(CORPUS), changes=mutations)
+def test_mutated_replies_never_crash_and_never_keep_a_marker(
+    case: dict[str, Any], changes: list[tuple[str, int, int]]
+) -> None:
+    """Each is an example without leftovers or an empty part, or has one of the known reasons."""
+    reply = mutated(case["reply"], changes)
+    got = split_example(reply, "### Instruction", "### Response", case["earlier"])
+    if isinstance(got, Unparsed):
+        assert got.reason in get_args(Reason)
+        return
+    for part in (got.instruction, got.response):
+        assert part.strip(' \t\n\u200b*_#-"')
+        assert left_over(part) is None
+        part.encode()
+
+
+PAIR = "### Instruction\nAsk?\n### Response\nAnswer.\n"
+REPEATED = (
+    *("a\n", "\n", "#", "### \n", "- ", "---\n", "Response\n", "Answer: x\n", PAIR, "```\nx\n"),
+    *(
+        "`x ",
+        "<think>",
+        "<think></think>",
+        "</think>\n",
+        "<|im_end|>x",
+        "</response>",
+        "<example> ",
+    ),
+    *("{", "[", '{"instruction": "a"}\n', "> x\n", "📝\n", "1. ", "new new new \n", "\0"),
+    "\n\nNote: both skills",
+)
+
+
+@pytest.mark.parametrize("text", REPEATED)
+def test_a_megabyte_of_anything_is_read_in_linear_time(text: str) -> None:
+    megabyte = (text * (1_000_000 // len(text) + 1))[:1_000_000]
+    for reply in (megabyte, PAIR + megabyte):
+        started = time.process_time()
+        split_example(reply, "### Instruction", "### Response", EARLIER)
+        assert time.process_time() - started < 4  # quadratic takes minutes; mostly it is 0.3

@@ -1,10 +1,10 @@
-"""parse.py: lists that teachers really write become items, and nothing else does."""
+"""Lists that teachers really write become items, and nothing else does."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localism.parse import (
+from localism.parsing.lists import (
     Listed,
     json_listed,
     labels_with_reason,

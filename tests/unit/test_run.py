@@ -9,7 +9,7 @@ import pytest
 from localism import reader, run, status
 from localism.errors import ConfigError, StageError, UsageError
 from localism.progress import Progress
-from localism.prompts import packaged
+from localism.prompting.packs import packaged
 from localism.records import STAGES
 
 TEXT = packaged("models.toml").read_text()

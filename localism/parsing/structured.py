@@ -1,7 +1,7 @@
 """Replies as JSON: what to ask a server for, and what to make of its answer.
 
 The request is OpenAI's response_format with a JSON schema. vLLM enforces it token by token; a
-server that ignores it may still answer in the asked form, and the readers here and in parse.py are
+server that ignores it may still answer in the asked form, and the readers here and in lists.py are
 lenient.
 """
 
@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from localism.parse import without_thinking
+from localism.parsing.lists import without_thinking
 
 
 def a_list(name: str, fields: Sequence[str], most: int) -> dict[str, Any]:
@@ -22,6 +22,11 @@ def one_text(field: str, choices: Sequence[str] = ()) -> dict[str, Any]:
     """Request for {field: text}; one of `choices`, if any are given."""
     text = {"type": "string", "enum": [*choices]} if choices else {"type": "string", "minLength": 1}
     return _request(field, _table({field: text}))
+
+
+def an_example() -> dict[str, Any]:
+    """Request for {"instruction": text, "response": text}; split_example reads the reply."""
+    return _request("example", _object(["instruction", "response"]))
 
 
 def read_text(reply: str, field: str) -> str:

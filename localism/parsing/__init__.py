@@ -1,0 +1,1 @@
+"""What a teacher wrote, read: lists, examples, JSON."""

@@ -1,0 +1,1 @@
+"""Prompt packs: their manifest, their templates, a pack as text."""

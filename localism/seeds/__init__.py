@@ -1,0 +1,1 @@
+"""Seed data: files and folders read, the shapes of their rows."""
