@@ -16,6 +16,8 @@ METRICS = {
 }
 PERCENT = ("win_rate", "lc_win_rate", "skill_coverage", "finished")
 GAIN = "preference_gain"
+# Measures of a clustering that are numbers of things.
+COUNTED = {"skills", "clusters", "rare_skills"}
 
 
 def collect(context: Context) -> dict[str, Any]:
@@ -27,15 +29,7 @@ def collect(context: Context) -> dict[str, Any]:
         "config": config,
         "self_judged": bool(config.judge.same_as) or config.judge.path == config.teacher.path != "",
         "rehearsal": config.is_rehearsal(),
-        # The time of the call that finished a stage; an interrupted stage took longer in all.
-        "stages": query(
-            "SELECT stage, max(detail->>'summary') FILTER (kind = 'stage_finished') AS summary, "
-            "epoch(max(happened_at) FILTER (kind = 'stage_finished')) "
-            "- epoch(max(happened_at) FILTER (kind = 'stage_started')) AS seconds, "
-            "count(*) FILTER (kind = 'stage_started') AS calls "
-            "FROM event WHERE kind IN ('stage_started', 'stage_finished') "
-            "GROUP BY stage ORDER BY min(happened_at)"
-        ),
+        "stages": query(_STAGES),
         "warnings": query(
             "SELECT stage, detail->>'problem' AS problem FROM event WHERE kind = 'warning' "
             "ORDER BY happened_at"
@@ -66,7 +60,10 @@ def collect(context: Context) -> dict[str, Any]:
             "SELECT s.map_x, s.map_y, s.rare, cl.name AS cluster, cl.size FROM skill s "
             "JOIN cluster cl USING (cluster_id) WHERE s.map_x IS NOT NULL ORDER BY s.name"
         ),
-        "quality": query("SELECT * FROM cluster_quality ORDER BY metric"),
+        "quality": [
+            {**row, "value": int(row["value"]) if row["metric"] in COUNTED else row["value"]}
+            for row in query("SELECT * FROM cluster_quality ORDER BY metric")
+        ],
         "cluster_members": query(
             "SELECT cl.name, cl.size, string_agg(s.name, ', ' ORDER BY s.count DESC, s.name) "
             "AS members FROM cluster cl JOIN skill s USING (cluster_id) WHERE cl.size > 1 "
@@ -80,6 +77,19 @@ def collect(context: Context) -> dict[str, Any]:
         "refused": offline.refused_connections(context.folder),
     }
 
+
+# The time of the call that finished a stage; an interrupted stage took longer in all. A stage that
+# has been started again since, as the report is while it is written, keeps its earlier figures.
+_STAGES = """
+WITH finished AS (
+    SELECT stage, max(happened_at) AS at, arg_max(detail->>'summary', happened_at) AS summary
+    FROM event WHERE kind = 'stage_finished' GROUP BY stage
+)
+SELECT e.stage, any_value(f.summary) AS summary, count(*) AS calls, min(e.happened_at) AS began,
+       epoch(any_value(f.at)) - epoch(max(e.happened_at) FILTER (e.happened_at <= f.at)) AS seconds
+FROM event e LEFT JOIN finished f USING (stage)
+WHERE e.kind = 'stage_started' GROUP BY e.stage ORDER BY began
+"""
 
 _EXAMPLES = """
 SELECT c.instruction, c.response, string_agg(s.name, ', ' ORDER BY ms.position) AS skills,

@@ -1,6 +1,7 @@
 """Figures of the report: rows of the corpus -> SVG text to put into the page."""
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -163,32 +164,47 @@ def skill_map(rows: Rows) -> str:
                 row["map_y"],
                 "o",
                 color=color_of.get(row["cluster"], FAINT),
-                markersize=4 if row["cluster"] in color_of else 2.5,
-                alpha=0.45 if row["rare"] else 0.8,
+                markersize=7 if row["cluster"] in color_of else 3.5,
+                alpha=0.4 if row["rare"] else 0.85,
                 markeredgewidth=0,
                 rasterized=len(rows) > DRAWN_AS_POINTS,
-            )
-        for name in named:
-            members = [row for row in rows if row["cluster"] == name]
-            axis.annotate(
-                name.replace("_", " "),
-                (_mean(members, "map_x"), _mean(members, "map_y")),
-                xytext=(0, 6),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                color=INK,
             )
         axis.set(xticks=[], yticks=[])
         axis.margins(0.08)
         for side in ("left", "bottom"):
             axis.spines[side].set_visible(False)
+        _name_clusters(axis, {name: _middle(rows, name) for name in named}, color_of)
 
     return _figure(9.2, 5.2, draw)
 
 
-def _mean(rows: Rows, column: str) -> float:
-    return float(sum(row[column] for row in rows)) / len(rows)
+def _middle(rows: Rows, cluster: str) -> tuple[float, float]:
+    """The place of the member that is nearest to all others: a mean may lie between two heaps."""
+    places = [(row["map_x"], row["map_y"]) for row in rows if row["cluster"] == cluster]
+    return min(places, key=lambda place: sum(math.dist(place, other) for other in places))
+
+
+def _name_clusters(
+    axis: Any, places: dict[str, tuple[float, float]], color_of: dict[str, str]
+) -> None:
+    """Each name over its place, or under it where another name is in the way."""
+    from matplotlib import patheffects
+
+    width, height = (high - low for low, high in (axis.get_xlim(), axis.get_ylim()))
+    above: list[tuple[float, float]] = []
+    for name, (x, y) in places.items():
+        crowded = any(abs(x - u) < width / 6 and abs(y - v) < height / 18 for u, v in above)
+        axis.annotate(
+            name.replace("_", " "),
+            (x, y),
+            xytext=(0, -14 if crowded else 8),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=color_of[name],
+            path_effects=[patheffects.withStroke(linewidth=3, foreground="white")],
+        )
+        above += [] if crowded else [(x, y)]
 
 
 def cluster_sizes(rows: Rows) -> str:
