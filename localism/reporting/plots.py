@@ -188,8 +188,6 @@ def _name_clusters(
     axis: Any, places: dict[str, tuple[float, float]], color_of: dict[str, str]
 ) -> None:
     """Each name over its place, or under it where another name is in the way."""
-    from matplotlib import patheffects
-
     width, height = (high - low for low, high in (axis.get_xlim(), axis.get_ylim()))
     above: list[tuple[float, float]] = []
     for name, (x, y) in places.items():
@@ -202,7 +200,8 @@ def _name_clusters(
             ha="center",
             fontsize=9,
             color=color_of[name],
-            path_effects=[patheffects.withStroke(linewidth=3, foreground="white")],
+            # A halo would turn the letters into outlines, which no one can search or copy.
+            bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.75},
         )
         above += [] if crowded else [(x, y)]
 
