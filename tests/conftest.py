@@ -1,9 +1,23 @@
 """Fixtures of all tests; they live in engines.py, because every folder may have a conftest."""
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from engines import new_context, teacher
 from hypothesis import settings
 
-__all__ = ["new_context", "teacher"]
+__all__ = ["new_context", "own_environment", "teacher"]
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """A test that opens a run closes the air gap for every later child: not for the next test's."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
 
 # The same examples in every run, so that a failure is about the change at hand. To look for new
 # ones: pytest --hypothesis-profile=default.

@@ -322,6 +322,7 @@ def test_after_the_alarm_a_fork_with_a_mended_pack_pays_only_for_the_turns_that_
         api_key_file = {json.dumps(served["api_key_file"])}
         max_num_seqs = {served["max_num_seqs"]}
         [judge]
+        kind = "likelihood"
         same_as = "teacher"
         [student]
         path = "embedded:student"

@@ -210,7 +210,7 @@ def test_the_report_opens_in_chromium_without_requests_or_console_errors(finishe
     fetched, dom, log = browse(copy, tmp_path / "profile")
     assert [name for name in fetched if not name.startswith("data:")] == []
     assert "This is a rehearsal" in dom
-    assert dom.count("<svg") == 4
+    assert dom.count("<svg") == 5
     assert "CONSOLE" not in log
 
 

@@ -83,7 +83,7 @@ def test_the_section_of_a_stage_may_change_until_that_stage_starts(folder):
         "extract.topics=9",
         "cluster.min_cluster_size=3",
         "seed=4",
-        "judge.kind='letter'",
+        "prompts.pack='lean'",
     ):
         with pytest.raises(UsageError, match="another recipe"):
             work(folder, None, [override])
