@@ -8,9 +8,10 @@ Names are words of the paper's lists (appendix I) put together anew. They are em
 Embedding and clustering are timed apart, each fit in a process of its own, on one thread. CPU
 seconds are those of the fit alone, without imports; peak memory is that of the process, imports
 included. Sides: localism (merge, then [cluster].method = auto), exact (the same with hdbscan),
-cells (fast, with approximate neighbours also where localism compares all), sklearn's HDBSCAN with the same parameters and no merge, and BERTopic's default path (UMAP, then
-hdbscan) in an environment of its own with bertopic in it, after a warm-up fit that pays for
-compilation. Each side stops at the size where its growth would take it past --limit CPU seconds.
+cells (fast, with approximate neighbours also where localism compares all), sklearn's HDBSCAN with
+the same parameters and no merge, and BERTopic's default path (UMAP, then hdbscan) in an environment
+of its own with bertopic in it, after a warm-up fit that pays for compilation. Each side stops at
+the size where its growth would take it past --limit CPU seconds.
 A table, then a line of JSON, also written to benchmarks/results/cluster.json.
 """
 

@@ -99,6 +99,12 @@ def _override(
         context.obj.setdefault("overrides", []).append(f"{key}={json.dumps(value)}")
 
 
+def _end_once(*_: Any) -> None:
+    """Slurm's warning, as Ctrl-C; `timeout` and some schedulers send it twice in a moment."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _work(
     name: str,
     models: Path | None,
@@ -111,7 +117,7 @@ def _work(
     from localism import run
     from localism.progress import Progress
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Slurm's warning, as Ctrl-C
+    signal.signal(signal.SIGTERM, _end_once)
     folder = run.folder_of(name)
     short = click.get_current_context().obj.get("overrides", [])
     config = run.settle_recipe(folder, models, (*overrides, *short))
@@ -119,7 +125,7 @@ def _work(
         progress.say(run.headline(folder, config))
         with run.opened(folder, config, progress) as context:
             if top_up:
-                progress.say(f"{run.top_up(context)}; next: localism run-all --run {name}")
+                progress.say(run.top_up(context))
                 return
             outcome = run.run_stages(context, stages or run.STAGES)
         if not outcome.worked:
@@ -249,8 +255,8 @@ def fork(old: str, new: str, models: Path | None, overrides: tuple[str, ...]) ->
     """Start run NEW from run OLD with a changed recipe, reusing its model calls."""
     from localism import run
 
-    carried = run.fork(old, new, models, overrides)
-    click.echo(f"{carried:,} model calls carried over; next: localism run-all --run {new}")
+    carried, following = run.fork(old, new, models, overrides)
+    click.echo(f"{carried:,} model calls carried over; next: {following}")
 
 
 @cli.command(

@@ -151,7 +151,7 @@ def _contradictions(config: Config) -> list[tuple[str, str, str]]:
             (
                 f"{url!r} is no base URL of a server",
                 f"[{role}].endpoints",
-                "for instance http://node1:8000/v1",
+                "for instance http://node1:8000/v1; a key belongs into api_key_file",
             )
             for url in served.endpoints
             if not _is_base_url(url)
@@ -206,7 +206,8 @@ def _contradictions(config: Config) -> list[tuple[str, str, str]]:
 def _is_base_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_plain = bool(parts.hostname) and parts.username is None and parts.port != 0
+        return is_plain and parts.scheme in ("http", "https")
     except ValueError:  # a port that is none, a bracket that is not closed
         return False
 

@@ -200,12 +200,32 @@ def _is_extension(change: _Change) -> bool:
     return change.key == "mix.train" and change.after > change.before
 
 
+# Where a stage leaves rows before its end, beside the ledger. What training leaves is on disk.
+ROWS = {
+    "extract": ("topic", "skill_label", "seed_example"),
+    "cluster": ("skill",),
+    "mix": ("mix",),
+    "generate": ("candidate",),
+    "curate": ("verdict",),
+    "pick": ("answer",),
+}
+
+
 def _started(folder: Path) -> set[str]:
-    """Stages that may have written rows."""
+    """Stages that something was made by; one that stopped at a mistake in its section was not."""
     if not (folder / reader.CORPUS).exists():
         return set()
-    rows = reader.read(folder, "SELECT DISTINCT stage FROM event WHERE kind = 'stage_started'").rows
-    return {row[0] for row in rows}
+    rows = reader.read(
+        folder,
+        "SELECT stage FROM turn UNION SELECT stage FROM event WHERE kind = 'stage_finished'"
+        " UNION SELECT stage FROM event WHERE kind = 'stage_started' AND stage = 'train'",
+    ).rows
+    found = {row[0] for row in rows}
+    for stage, tables in ROWS.items():
+        counts = (f"EXISTS (FROM {table})" for table in tables)
+        if reader.read(folder, f"SELECT {' OR '.join(counts)}").rows[0][0]:
+            found.add(stage)
+    return found
 
 
 def headline(folder: Path, config: Config) -> str:
@@ -363,10 +383,11 @@ def top_up(context: Context) -> str:
         )
     stage = importlib.import_module("localism.stages.mix")
     with context.store.transaction():
-        summary: str = stage.top_up(context)
-        context.store.event("mixes_topped_up", "mix", summary=summary)
-        reopen(context.store, "generate")
-    return summary
+        planned, summary = stage.top_up(context)
+        if planned:
+            context.store.event("mixes_topped_up", "mix", summary=summary)
+            reopen(context.store, "generate")
+    return str(summary)
 
 
 def check_books(store: Store, names: Sequence[str]) -> None:
@@ -382,11 +403,12 @@ def check_books(store: Store, names: Sequence[str]) -> None:
 # ---- fork ----------------------------------------------------------------------------------
 
 
-def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> int:
-    """Start run `new` with another recipe and the ledger of run `old`; returns the turns carried.
+def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> tuple[int, str]:
+    """Start run `new` with another recipe and the ledger of run `old`.
 
-    A model call is found in the ledger by what was asked of which model, so the new run pays only
-    for calls that its changed recipe makes different.
+    Returns the number of turns carried and what to do next. A model call is found in the ledger by
+    what was asked of which model, so the new run pays only for calls that its changed recipe makes
+    different. Skills from a list are no model calls: they have to be imported again.
     """
     import duckdb
 
@@ -417,7 +439,11 @@ def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> i
         ) from None
     _write_recipe(building, *recipe)
     building.rename(target)
-    return carried
+    edits = "SELECT 1 FROM event WHERE kind IN ('skills_imported', 'skills_edited')"
+    if reader.read(source, edits).rows:
+        where = f"skills came from a file: localism skills import FILE.csv --run {new}"
+        return carried, f"its {where}, then localism run-all --run {new}"
+    return carried, f"localism run-all --run {new}"
 
 
 def _carry_turns(old: Path, new: Path) -> int:

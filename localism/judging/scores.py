@@ -116,6 +116,7 @@ def of_texts(
     mean = float(np.mean(lengths)) if lengths else None
     missing = len(items) - len(lengths)
     low, high = interval_of_mean(lengths)
+    low = None if low is None else max(0.0, low)  # the normal approximation knows no bounds
     yield Score(model_id, split, "mean_length", mean, low, high, len(lengths), missing)
 
 

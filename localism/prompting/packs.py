@@ -37,6 +37,18 @@ VARIABLES: dict[str, set[str]] = {
 }
 # The same for the templates of turns, whatever a pack calls them.
 TURN_VARIABLES = {"skills", "query_type", "structured"}
+# What a template is about: without these nobody could answer it.
+ABOUT = {
+    "skills": {"topic"},
+    "label": {"instruction"},
+    "cluster_name": {"members"},
+    "relabel": {"instruction", "choices"},
+    "judge": {"instruction", "first", "second"},
+    "rate": {"instruction", "response"},
+    "shows_skill": {"response", "skill"},
+    "brevity": {"instruction"},
+    "junk": {"instruction"},
+}
 # What a pack may do without; whoever gives one of these a value asks Pack.uses first.
 OPTIONAL = {"domain", "field", "subject", "marker"}
 REQUIRED = ("topics", "skills", "query_types", "judge")
@@ -232,6 +244,13 @@ class Templates:
                 f"prompt template uses {', '.join(sorted(unknown))}, which nothing fills",
                 path,
                 f"use only {', '.join(sorted(allowed))}",
+            )
+            return
+        if missing := ABOUT.get(path.stem, set()) - used:
+            self._mistake(
+                f"prompt template has no place for {', '.join(sorted(missing))}",
+                path,
+                f"add {{{{ {min(missing)} }}}}: without it nobody could answer",
             )
             return
         self.compiled[path.stem] = template

@@ -49,6 +49,9 @@ async def label(context: Context, client: Client, pack: Pack, seeds: Sequence[Se
     """Ask for the skills of every seed example; those that can't be read are counted."""
     distinct = {seed.seed_id: seed for seed in reversed(seeds)}
     context.store.add_rows("seed_example", [_seed_row(seed) for seed in distinct.values()])
+    if len(distinct) < len(seeds):
+        repeated = len(seeds) - len(distinct)
+        context.warn("extract", f"{repeated} seed examples repeat the instruction of another one")
     _say_which_are_cut(context, distinct.values())
     unread: list[str] = []
     done = 0

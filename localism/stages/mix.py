@@ -50,8 +50,10 @@ def run(context: Context) -> str:
     )
 
 
-def top_up(context: Context) -> str:
+def top_up(context: Context) -> tuple[int, str]:
     """Plan further training mixes for units that curation left with fewer than were planned.
+
+    Returns their number and a sentence. Dev and test stay as they are: they were drawn first.
 
     No set of units comes twice, held-out ones included; see coverage.filling_sets.
     """
@@ -72,7 +74,14 @@ def top_up(context: Context) -> str:
     holes = sum(lack > 0 for lack in lacking)
     sets = list(plan.filling_sets(lacking, used))
     plan.write(iter(sets), itertools.repeat("train"), len(sets))
-    return f"{len(sets):,} mixes planned for {holes:,} {plan.unit}s that lost some"
+    if not sets:
+        return 0, "nothing to top up: every training mix was accepted"
+    text = f"{len(sets):,} training mixes planned for {holes:,} {plan.unit}s that lost some"
+    lost = store.value(
+        "SELECT count(*) FROM mix m JOIN candidate c USING (mix_id)"
+        " WHERE m.split <> 'train' AND c.status <> 'accepted'"
+    )
+    return len(sets), text + (f"; the {lost:,} lost of dev and test stay lost" if lost else "")
 
 
 class Plan:

@@ -336,7 +336,7 @@ def test_after_the_alarm_a_fork_with_a_mended_pack_pays_only_for_the_turns_that_
 
     mended = Path(shutil.copytree(pack, tmp_path / "mended"))
     (mended / "refine.txt").write_text(refine)
-    forked = run.fork(str(first), str(second), None, [f"prompts.pack={json.dumps(str(mended))}"])
+    forked, _ = run.fork(str(first), str(second), None, [f"prompts.pack={json.dumps(str(mended))}"])
     assert forked == len(paid)
     before = requests_answered(teacher)
     said, turns = worked(second, run.settle_recipe(second, None, ()), 60)

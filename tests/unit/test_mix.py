@@ -289,7 +289,7 @@ def test_a_top_up_gives_every_skill_back_what_curation_took(context: Context) ->
     planned = Counter(skill for mix in load_mixes(context.store, ["train"]) for skill in mix.skills)
     curated(context, lost=set(range(20, 32)))
     assert sum((planned - Counter(uses(context))).values()) == 24
-    assert "mixes planned for" in top_up(context)
+    assert "mixes planned for" in top_up(context)[1]
     new = context.store.query("FROM mix WHERE top_up ORDER BY ordinal")
     assert 12 <= len(new) <= 24 and {row["split"] for row in new} == {"train"}
     assert [row["ordinal"] for row in new] == list(range(55, 55 + len(new)))
@@ -317,3 +317,11 @@ def test_a_seed_of_its_own_moves_the_plan_alone(context: Context) -> None:
     context.store.execute("DELETE FROM mix_skill")
     run(context)
     assert load_mixes(context.store) != moved
+
+
+def test_a_plan_without_losses_needs_no_top_up(context: Context) -> None:
+    add_skills(context.store, WORLD)
+    run(context)
+    curated(context, lost=set())
+    assert top_up(context)[0] == 0
+    assert not context.store.value("SELECT count(*) FROM mix WHERE top_up")

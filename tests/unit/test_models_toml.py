@@ -65,6 +65,12 @@ def test_the_h100_template_differs_from_a_loadable_file_only_by_its_paths(tmp_pa
             "[teacher].endpoints",
             "http://node1:8000/v1",
         ),
+        (
+            'teacher={path="", endpoints=["http://user:pw@node:8000/v1"]}',
+            "no base URL",
+            "[teacher].endpoints",
+            "api_key_file",
+        ),
         ("seed=one", "seed", "seed = 'one'", "models-toml"),
     ],
 )

@@ -280,7 +280,7 @@ def test_a_manifest_without_turns_is_refused(own_pack: Path) -> None:
         ("draft.txt", "{{ query_type.name }} {{ skills }}", "cannot be filled", "None"),
         ("draft.txt", "{{ skills | sum }}", "cannot be filled", "unsupported"),
         ("draft.txt", "{{ skills.x.y }}", "cannot be filled", "x"),
-        ("label.txt", "{# {{ instruction }} #}", "comes out empty", ""),
+        ("query_types.txt", "{# {{ count }} #}", "comes out empty", ""),
         ("draft.txt", "{% if skills | length > 1 %}{{ skills }}{% endif %}", "out empty", ""),
     ],
 )
@@ -396,3 +396,13 @@ def test_show_names_turns_and_templates_when_it_knows_no_such_one() -> None:
     wrong = prompts("show", "paper", "--turn", "darft").exception
     assert "rewrite_draft" in wrong.fix and "judge" in wrong.fix  # type: ignore[union-attr]
     assert "compact, lean, paper" in prompts("show", "papre").exception.fix  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["judge", "skills", "shows_skill", "junk"])
+def test_a_template_that_does_not_say_what_it_is_about_is_refused(
+    own_pack: Path, name: str
+) -> None:
+    (own_pack / f"{name}.txt").write_text("Hello.")
+    with pytest.raises(ConfigError, match="no place for") as refused:
+        load_pack(str(own_pack))
+    assert f"{name}.txt" in refused.value.where

@@ -95,6 +95,22 @@ def test_the_section_of_a_stage_may_change_until_that_stage_starts(folder):
         assert run.finished_stages(context.store).keys() == {"extract", "cluster"}
 
 
+def test_a_stage_that_stopped_at_its_own_section_leaves_it_free(folder):
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
+        context.store.event("stage_started", "extract")
+    assert work(folder, None, ["extract.topics=9"]).extract.topics == 9
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
+        context.store.add("topic", topic_id="t", name="t", ordinal=0)
+    with pytest.raises(UsageError, match="extract.topics"):
+        work(folder, None, ["extract.topics=8"])
+
+
+def test_a_fork_of_edited_skills_says_that_the_file_has_to_come_again(folder):
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
+        context.store.event("skills_imported", "extract")
+    assert "localism skills import" in run.fork("first", "second", None, [])[1]
+
+
 def test_asking_for_more_mixes_opens_the_stages_from_mix_on_again(folder):
     went_through(folder, *STAGES[:5])
     more = work(folder, None, ["mix.train=400"])
@@ -203,7 +219,7 @@ def test_fork_carries_the_ledger_and_takes_the_new_recipe(folder):
     config = work(folder)
     with run.opened(folder, config, Progress(plain=True)) as context:
         add_turn(context.store)
-    assert run.fork("first", "second", None, ["train.epochs=3"]) == 1
+    assert run.fork("first", "second", None, ["train.epochs=3"])[0] == 1
     forked = folder.parent / "second"
     assert reader.read(forked, "SELECT turn_id FROM turn").rows == [["t1"]]
     assert json.loads((forked / run.RECIPE).read_text())["config"]["train"]["epochs"] == 3
