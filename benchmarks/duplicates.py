@@ -3,10 +3,12 @@
     python benchmarks/duplicates.py
 
 Precision and recall on the labelled pairs of tests/data/instruction_pairs.csv (small edits and
-rewordings of one task are duplicates; the same template with other particulars, and another task on
-the same topic, are not), for word 3-grams (what stage curate uses) and for the cosine of the
-default embedder. Then CPU seconds for 10,000 and 100,000 template-like instructions, of which a
-tenth are edits of others. A table for people, then one line of JSON, also written to
+rewordings of one task are duplicates; the same template with other particulars, the same words but
+for a detail that makes it another task, and another task on the same topic, are not), for word
+3-grams, for the cosine of the default embedder, and for either. Then CPU seconds to go through
+10,000 and 100,000 template-like instructions by words, and as many made-up vectors by meaning, of
+which a tenth are edits of others; for the vectors also the share of the edits that cells lose, and
+the process's largest memory. A table for people, then one line of JSON, also written to
 benchmarks/results/duplicates.json.
 """
 
@@ -14,24 +16,32 @@ import csv
 import json
 import platform
 import random
+import resource
 import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from localism.clustering.embed import encode
-from localism.config import Embedder
+from localism.config import Curate, Embedder
 from localism.curation.duplicates import Texts
+from localism.curation.meanings import Meanings
 
 RESULT = Path(__file__).parent / "results" / "duplicates.json"
 PAIRS = Path(__file__).parent.parent / "tests" / "data" / "instruction_pairs.csv"
 THRESHOLDS = {
     "word_3_grams": (0.5, 0.6, 0.7, 0.8, 0.85, 0.9),
-    "embedding_cosine": (0.7, 0.8, 0.85, 0.9, 0.95),
+    "embedding_cosine": (0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995),
+    # 1 where the default of either way is reached.
+    "either": (1.0,),
 }
+DEFAULTS = Curate()
+TOPICS, DIMENSIONS = 500, 384
 SIZES = (10_000, 100_000)
-KINDS = ("edited", "reworded", "template", "topic")
+KINDS = ("edited", "reworded", "template", "topic", "detail")
 
 
 class Pair(NamedTuple):
@@ -87,6 +97,40 @@ def errors(labelled: Sequence[Pair], likeness: Sequence[float], threshold: float
     }
 
 
+def either(words: float, cosine: float) -> float:
+    """1 for a pair that one of the two default thresholds takes for a duplicate."""
+    return float(words >= DEFAULTS.near_duplicate or cosine >= DEFAULTS.near_cosine)
+
+
+def meaning_seconds(size: int) -> tuple[float, float]:
+    """CPU seconds to go through so many vectors, and the share of near duplicates found.
+
+    Vectors lie around topics, as those of instructions do, at cosines of 0.3 to 0.6 to each other
+    within a topic; a tenth are at about 0.995 to an earlier one.
+    """
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(TOPICS, DIMENSIONS))[rng.integers(0, TOPICS, size)]
+    vectors += rng.normal(size=(size, DIMENSIONS))
+    is_edit = rng.random(size) < 0.1
+    is_edit[: size // 10] = False
+    source = (rng.random(size) * np.arange(size)).astype(np.int64)
+    vectors[is_edit] = vectors[source[is_edit]] + 0.1 * rng.normal(
+        size=(int(is_edit.sum()), DIMENSIONS)
+    ) * np.linalg.norm(vectors[is_edit], axis=1, keepdims=True) / np.sqrt(DIMENSIONS)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    # An edit of an edit may be a little farther from what was kept.
+    planted = (vectors * vectors[source]).sum(axis=1) >= DEFAULTS.near_cosine
+    planted &= is_edit & ~is_edit[source]
+    began = time.process_time()
+    search, found = Meanings(vectors, seed=0), np.zeros(size, dtype=bool)
+    for row in range(size):
+        near = search.nearest(row)
+        found[row] = near is not None and near.likeness >= DEFAULTS.near_cosine
+        if not found[row]:
+            search.keep(row)
+    return round(time.process_time() - began, 2), round(float(found[planted].mean()), 4)
+
+
 def search_seconds(size: int) -> tuple[float, int]:
     """CPU seconds to go through so many instructions, and how many were duplicates."""
     rng = random.Random(0)
@@ -116,6 +160,7 @@ def main() -> None:
         "word_3_grams": [jaccard(pair.first, pair.second) for pair in labelled],
         "embedding_cosine": cosines(labelled),
     }
+    measured["either"] = [either(*both) for both in zip(*measured.values(), strict=True)]
     result: dict[str, Any] = {
         "benchmark": "duplicates",
         "date": str(date.today()),
@@ -134,7 +179,11 @@ def main() -> None:
     for size in SIZES:
         seconds, found = search_seconds(size)
         result["search"][str(size)] = {"cpu_seconds": seconds, "duplicates": found}
-        print(f"{size:>7,} instructions: {seconds} s CPU, {found:,} duplicates")
+        print(f"{size:>7,} instructions by words: {seconds} s CPU, {found:,} duplicates")
+        seconds, share = meaning_seconds(size)
+        result["search"][str(size)] |= {"vector_cpu_seconds": seconds, "vector_recall": share}
+        print(f"{size:>7,} vectors: {seconds} s CPU, {share:.2%} of near duplicates found")
+    result["max_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     line = json.dumps(result)
     RESULT.write_text(line + "\n")
     print(line)

@@ -51,20 +51,24 @@ def served(role: str, model: Mapping[str, Any], urls: Sequence[str]) -> Row:
     }
 
 
+def of_folder(role: str, path: str) -> Row:
+    """The asset of a model folder."""
+    folder = embedded(path)
+    return {
+        "asset_id": role,
+        "role": role,
+        "path": path,
+        "fingerprint": weights.fingerprint(folder),
+        "parameters": weights.parameter_count(folder),
+        "bytes": weights.total_bytes(folder),
+    }
+
+
 def _assets(config: Config) -> Iterator[Row]:
     for role in ("teacher", "judge", "student", "embedder"):
         section = config.embedder if role == "embedder" else config.served(role)
-        if not section.path:
-            continue
-        folder = embedded(section.path)
-        yield {
-            "asset_id": role,
-            "role": role,
-            "path": section.path,
-            "fingerprint": weights.fingerprint(folder),
-            "parameters": weights.parameter_count(folder),
-            "bytes": weights.total_bytes(folder),
-        }
+        if section.path:
+            yield of_folder(role, section.path)
     pack = load_pack(config.prompts.pack)
     yield {
         "asset_id": "prompts",

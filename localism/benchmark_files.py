@@ -27,7 +27,7 @@ def read_prompts(path: Path) -> list[BenchmarkPrompt]:
     except (OSError, UnicodeDecodeError) as unread:
         raise ConfigError(
             "the file of benchmark prompts cannot be read",
-            where=f"[curate].benchmarks: {path} ({unread})",
+            where=f"[curate].benchmarks: {path} ({getattr(unread, 'strerror', None) or unread})",
             fix="give a text file with a prompt a line, or JSONL",
         ) from None
     read = _read_jsonl if path.suffix in (".jsonl", ".ndjson") else _read_text

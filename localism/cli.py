@@ -2,23 +2,35 @@
 
 import functools
 import json
+import math
 import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from localism import __version__
-from localism.cli_options import format_option, run_option, run_options
+from localism.cli_options import (
+    TrialOptions,
+    format_option,
+    run_option,
+    run_options,
+    trial_options,
+)
 from localism.cli_prompts import prompts
 from localism.cli_skills import skills
-from localism.errors import LocalismError
+from localism.cli_variant import variant
+from localism.errors import LocalismError, OutOfTime
 from localism.records import STAGES
 
 SECTIONS = {
     "Whole pipeline": ("run-all", "init", "status", "fork"),
     "One stage, in pipeline order": STAGES,
+    "Ablations": ("variant",),
     "Look": ("skills", "prompts", "sql", "why", "winrate"),
 }
 
@@ -93,10 +105,34 @@ def shortcuts(name: str) -> Any:
 
 
 def _override(
-    key: str, context: click.Context, _: click.Parameter, value: str | int | None
+    key: str, context: click.Context, option: click.Parameter, value: str | int | None
 ) -> None:
     if value is not None:
-        context.obj.setdefault("overrides", []).append(f"{key}={json.dumps(value)}")
+        override = f"{key}={json.dumps(value)}"
+        context.obj.setdefault("overrides", []).append(override)
+        context.obj.setdefault("typed", {})[f"--set {override}"] = f"{option.opts[0]} {value}"
+
+
+@contextmanager
+def _as_typed() -> Iterator[None]:
+    """An error names the short option, and not the --set that it stands for."""
+    try:
+        yield
+    except LocalismError as wrong:
+        for override, typed in click.get_current_context().obj.get("typed", {}).items():
+            wrong.where = wrong.where.replace(override, typed)
+        raise
+
+
+@contextmanager
+def _saying_what_is_left(folder: Path, stages: Sequence[str]) -> Iterator[None]:
+    """The end of --budget-hours names what is done and what is left; the run is closed by then."""
+    try:
+        yield
+    except OutOfTime as over:
+        from localism import status
+
+        raise OutOfTime(status.left(folder, stages, str(over))) from None
 
 
 def _end_once(*_: Any) -> None:
@@ -112,22 +148,47 @@ def _work(
     plain: bool,
     stages: tuple[str, ...] | None,
     top_up: bool = False,
+    sets: tuple[str, ...] = (),
+    seeds: tuple[int, ...] = (),
+    trial: TrialOptions | None = None,
 ) -> None:
-    """Do stages of a run (None: all of them), or top up its mixes, and say what came of it."""
-    from localism import run
+    """Do stages of a run (None: all of them), or top up its mixes, and say what came of it.
+
+    With sets or seeds, the one stage is done for the training of each set with each seed.
+    """
+    from localism import recipe, run
     from localism.progress import Progress
+    from localism.training.sets import ACCEPTED, training_of
 
     signal.signal(signal.SIGTERM, _end_once)
     folder = run.folder_of(name)
     short = click.get_current_context().obj.get("overrides", [])
-    config = run.settle_recipe(folder, models, (*overrides, *short))
-    with Progress(plain=plain) as progress:
+    with _as_typed():
+        config = recipe.settle_recipe(folder, models, (*overrides, *short))
+    deadline = click.get_current_context().obj.get("deadline", math.inf)
+    wanted = stages or run.STAGES
+    with _saying_what_is_left(folder, wanted), Progress(plain=plain) as progress:
         progress.say(run.headline(folder, config))
         with run.opened(folder, config, progress) as context:
+            context = replace(context, deadline=deadline)
+            if trial:
+                from localism.stages import generate_trial
+
+                facts = generate_trial.calibrate(context, trial.seconds, trial.watts)
+                click.echo(json.dumps(facts) if trial.as_json else generate_trial.render(facts))
+                return
             if top_up:
                 progress.say(run.top_up(context))
                 return
-            outcome = run.run_stages(context, stages or run.STAGES)
+            if stages and (sets or seeds):
+                trainings = [
+                    training_of(config, one, seed)
+                    for one in sets or (ACCEPTED,)
+                    for seed in seeds or (None,)
+                ]
+                outcome = run.run_trainings(context, stages[0], trainings)
+            else:
+                outcome = run.run_stages(context, wanted)
         if not outcome.worked:
             progress.say("nothing to do: done earlier")
         if stages is None:
@@ -166,6 +227,20 @@ def top_up_option(stage: str) -> Any:
     return option if stage == "mix" else lambda command: command
 
 
+def training_options(stage: str) -> Any:
+    """--on and --seed, for the stages that work on a training."""
+    if stage not in ("train", "pick", "evaluate"):
+        return lambda command: command
+
+    def decorate(command: Any) -> Any:
+        on = "A training set beside the accepted examples (see localism variant); may be repeated."
+        seed = "Of the training, in place of the run's; may be repeated."
+        command = click.option("--seed", "seeds", multiple=True, type=int, help=seed)(command)
+        return click.option("--on", "sets", multiple=True, metavar="SET", help=on)(command)
+
+    return decorate
+
+
 def _add_stage(stage: str, text: str) -> None:
     @cli.command(
         stage,
@@ -175,14 +250,16 @@ def _add_stage(stage: str, text: str) -> None:
     @shortcuts(stage)
     @run_options
     @top_up_option(stage)
+    @training_options(stage)
+    @trial_options(stage)
     def command(
         name: str,
         models: Path | None,
         overrides: tuple[str, ...],
         plain: bool,
-        top_up: bool = False,
+        **own: Any,
     ) -> None:
-        _work(name, models, overrides, plain, (stage,), top_up)
+        _work(name, models, overrides, plain, (stage,), **own)
 
 
 for _stage, _text in STAGE_HELP.items():
@@ -294,6 +371,12 @@ def why(example: str, name: str) -> None:
 @click.option("--difficulty", type=click.Path(path_type=Path), help="compat: index,difficulty.")
 @click.option("--gamed", type=click.Path(path_type=Path), help="compat: constants (JSON).")
 @click.option("--gamed-lengths", type=click.Path(path_type=Path), help="compat: lengths (CSV).")
+@click.option(
+    "--length-slope",
+    type=click.FloatRange(-20, 20),
+    metavar="PHI",
+    help="The judge's own length slope, where known; below 0 for one that likes length.",
+)
 def winrate(
     file: Path,
     as_json: bool,
@@ -301,12 +384,18 @@ def winrate(
     difficulty: Path | None,
     gamed: Path | None,
     gamed_lengths: Path | None,
+    length_slope: float | None,
 ) -> None:
     """Win rates of a preference file: model,index,preference,len_model,len_baseline."""
     from localism.judging.winrate_report import winrate_report
 
     rows = winrate_report(
-        file, compat=compat, difficulty=difficulty, gamed=gamed, gamed_lengths=gamed_lengths
+        file,
+        compat=compat,
+        difficulty=difficulty,
+        gamed=gamed,
+        gamed_lengths=gamed_lengths,
+        phi_calibrated=length_slope,
     )
     if as_json:
         click.echo("\n".join(json.dumps(row) for row in rows))
@@ -321,22 +410,41 @@ def winrate(
 
 cli.add_command(skills)
 cli.add_command(prompts)
+cli.add_command(variant)
 
 
 def main() -> None:
-    """Entry point: exit 2 usage, 3 config or models, 4 machine, 5 stage failed, 130 interrupted."""
+    """Entry point: exit 2 usage, 3 config or models, 4 machine, 5 stage failed, 6 out of time,
+    130 interrupted."""
     try:
         cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         click.echo("interrupted; what was finished is kept, the same command continues", err=True)
         sys.exit(130)
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError) as refused:
+    except OutOfTime as over:
+        click.echo(str(over), err=True)
+        sys.exit(over.exit_code)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as confused:
+        if "--debug" in sys.argv:
+            raise
+        problem = (
+            "a file is needed, and this is a folder"
+            if isinstance(confused, IsADirectoryError)
+            else "a folder is needed, and this, or a part of its path, is a file"
+        )
+        click.echo(
+            f"error: {problem}\nwhere: {confused.filename}\n"
+            "fix:   name another path, or move away what is there",
+            err=True,
+        )
+        sys.exit(2)
+    except PermissionError as refused:
         if "--debug" in sys.argv:
             raise
         reason = (refused.strerror or str(refused)).lower()
         click.echo(
             f"error: a file or folder cannot be used: {reason}\nwhere: {refused.filename}\n"
-            "fix:   check who may read and write it, and that it is what its name says",
+            "fix:   check who may read and write it",
             err=True,
         )
         sys.exit(4)

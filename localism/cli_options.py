@@ -1,7 +1,10 @@
 """Options that several commands share."""
 
+import functools
+import math
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -37,9 +40,96 @@ format_option = click.option(
 )
 
 
+class Positive(click.ParamType):
+    """A number above 0; no infinity, and no nan."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """As click wants it."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf:
+            self.fail(f"{value!r} is not a number above 0", param, ctx)
+        return number
+
+
+def _set_deadline(context: click.Context, _: click.Parameter, hours: float | None) -> None:
+    if hours is not None:
+        context.obj["deadline"] = time.monotonic() + 3600 * hours
+
+
+budget_option = click.option(
+    "--budget-hours",
+    type=Positive(),
+    metavar="H",
+    expose_value=False,
+    callback=_set_deadline,
+    help="Begin nothing new after so many hours: what is under way gets five minutes, and the same "
+    "command continues later.",
+)
+
+
 def run_options(command: Any) -> Any:
-    """--run, --models, --set and --plain, for everything that works on a run."""
+    """--run, --models, --set, --budget-hours and --plain, for everything that works on a run."""
     plain = click.option("--plain", is_flag=True, help="Lines instead of a live display.")
-    for option in (plain, overrides_option, models_option, run_option):
+    for option in (plain, budget_option, overrides_option, models_option, run_option):
         command = option(command)
     return command
+
+
+class TrialOptions(NamedTuple):
+    """What `localism generate --calibrate` was asked for."""
+
+    seconds: float
+    """Length of the trial."""
+    watts: float | None
+    """Power to count with; None measures it."""
+    as_json: bool
+    """Facts as one JSON object."""
+
+
+TRIAL_SECONDS = 60.0
+
+
+def trial_options(stage: str) -> Any:
+    """--calibrate and what belongs to it, for generate alone; the command is given `trial`."""
+    if stage != "generate":
+        return lambda command: command
+
+    def decorate(command: Any) -> Any:
+        @click.option(
+            "--calibrate",
+            is_flag=True,
+            help="Try the plan for a minute and predict the "
+            "hours, tokens and kWh of the rest; what the trial writes counts.",
+        )
+        @click.option(
+            "--seconds",
+            type=Positive(),
+            metavar="N",
+            help=f"Of the trial.  [default: {TRIAL_SECONDS:.0f}]",
+        )
+        @click.option(
+            "--watts",
+            type=Positive(),
+            metavar="N",
+            help="Count kWh with this power; measured where it can be when absent.",
+        )
+        @click.option("--json", "as_json", is_flag=True, help="The prediction as one JSON object.")
+        @functools.wraps(command)
+        def with_trial(
+            calibrate: bool, seconds: float | None, watts: float | None, as_json: bool, **own: Any
+        ) -> None:
+            if not calibrate and (seconds or watts or as_json):
+                raise click.UsageError("--seconds, --watts and --json belong to --calibrate")
+            trial = TrialOptions(seconds or TRIAL_SECONDS, watts, as_json)
+            command(**own, trial=trial if calibrate else None)
+
+        return with_trial
+
+    return decorate

@@ -153,7 +153,7 @@ def import_(file: Path, name: str, models: Path | None, overrides: tuple[str, ..
     One row a skill, under a header with the column name. In a file that export wrote: another name
     renames, two rows of one name merge, a missing row drops, a row without skill_id adds.
     """
-    from localism import run
+    from localism import recipe, run
     from localism.progress import Progress
     from localism.skill_lists import csv_file, edit
 
@@ -161,7 +161,7 @@ def import_(file: Path, name: str, models: Path | None, overrides: tuple[str, ..
     folder = run.folder_of(name)
     if not (folder / run.RECIPE).exists():
         csv_file.check(listed)  # a file with mistakes leaves no run behind
-    config = run.settle_recipe(folder, models, overrides)
+    config = recipe.settle_recipe(folder, models, overrides)
     with Progress(plain=True) as progress, run.opened(folder, config, progress) as context:
         outcome = edit.bring_in(context, listed)
     if listed.unknown_columns:

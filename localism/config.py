@@ -95,7 +95,7 @@ class Judge(Served):
 
 
 class Embedder(Section):
-    """Turns skill names into vectors."""
+    """Turns skill names and instructions into vectors."""
 
     path: str = f"{EMBEDDED}minilm"
     """sentence-transformers folder; embedded:minilm is all-MiniLM-L6-v2."""
@@ -142,6 +142,8 @@ class SeedSource(Section):
     @model_validator(mode="before")
     @classmethod
     def _bare_path(cls, value: Any) -> Any:
+        if not isinstance(value, str | dict | SeedSource):
+            raise ValueError('write a path in quotes, or a table: { path = "...", sample = 100 }')
         return {"path": value} if isinstance(value, str) else value
 
 
@@ -232,7 +234,8 @@ class Generate(Section):
     """Stage generate: the teacher's conversations."""
 
     requests_in_flight: Count | None = None
-    """Conversations at once; the engine's max_num_seqs when absent."""
+    """Conversations at once. When absent, a quarter more than max_num_seqs at first, and then what
+    the server's own load calls for."""
 
 
 Gate = Literal[
@@ -251,8 +254,8 @@ Gate = Literal[
     "duplicate",
 ]
 Language = Literal[
-    "ar", "cs", "de", "el", "en", "es", "fa", "fr", "he", "hi", "id", "it",
-    "ja", "ko", "nl", "pl", "pt", "ru", "sv", "th", "tr", "uk", "vi", "zh",
+    "ar", "cs", "da", "de", "el", "en", "es", "fa", "fi", "fr", "he", "hi", "hu", "id",
+    "it", "ja", "ko", "nl", "pl", "pt", "ro", "ru", "sv", "th", "tr", "uk", "vi", "zh",
 ]  # fmt: skip
 
 
@@ -264,8 +267,13 @@ class Curate(Section):
     ones belong before skills, and duplicate last: it compares with what passed all before it."""
     skills: Literal["judge", "words"] = "judge"
     """All skills present: asked of the judge, or looked up as words."""
+    duplicates_by: Literal["words", "meaning", "both"] = "both"
+    """How near duplicates of instructions are found: by word 3-grams (near_duplicate), by the
+    embedder (near_cosine), or either. The same words are found in any case."""
     near_duplicate: Fraction = 0.85
     """Instructions whose word 3-gram sets overlap (Jaccard) at least this much are duplicates."""
+    near_cosine: Fraction = 0.99
+    """Instructions whose vectors have at least this cosine are duplicates; measured for MiniLM."""
     min_instruction_tokens: Count = 5
     """Of the student's tokenizer; shorter instructions are rejected."""
     max_instruction_tokens: Count = 2048
@@ -281,7 +289,8 @@ class Curate(Section):
     max_refusal_words: Count = 80
     """A response that opens with a refusal is one up to this length; longer ones help after all."""
     languages: tuple[Language, ...] = ()
-    """Languages that examples may be in; any, but the same in both parts, when empty."""
+    """Languages that examples may be in, da for Norwegian too; any, but the same in both parts, when
+    empty."""
     max_personal_data: Annotated[Whole, Field(ge=0)] = 0
     """E-mail addresses, phone and account numbers, and the like, that an example may hold."""
     benchmarks: tuple[str, ...] = ()
@@ -295,6 +304,9 @@ class Curate(Section):
     """So many words in a row shared with a benchmark prompt are an overlap."""
     overlap_share: Fraction = 0.5
     """More of the shorter text's word 8-grams than this shared with the other are an overlap."""
+    overlap_cosine: Fraction = 0.85
+    """Vectors of instruction and benchmark prompt with at least this cosine are an overlap;
+    measured for MiniLM. 1 leaves it to the words."""
 
     @field_validator("gates")
     @classmethod
@@ -337,6 +349,9 @@ class Pick(Section):
     """Judge every pair in both orders and average; off imitates AlpacaEval's single order."""
     bootstrap: Annotated[Whole, Field(ge=100)] = 1000
     """Resamples behind every interval."""
+    calibration: Annotated[Whole, Field(ge=0)] = 40
+    """References that the teacher rewrites longer and shorter, to measure the judge's taste for
+    length; 0 is off, and so are prompt packs without the two templates."""
 
 
 class Config(Section):

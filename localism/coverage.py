@@ -191,6 +191,33 @@ def filling_sets(
             yield found
 
 
+def extended_sets(
+    sets: Iterable[Sequence[int]], clusters: Sequence[str], k: int, random: Random
+) -> Iterator[tuple[int, ...]]:
+    """Each set with further units up to k: the least added so far, of new clusters if that can be.
+
+    What it has comes first, in its order.
+    """
+    ties = random.sample(range(len(clusters)), len(clusters))
+    heap = [(0, tie, unit) for unit, tie in enumerate(ties)]
+    heapq.heapify(heap)
+    for members in sets:
+        grown = list(members)
+        while len(grown) < k:
+            have = {clusters[unit] for unit in grown}
+            popped = []
+            while heap:
+                popped.append(heapq.heappop(heap))
+                if clusters[popped[-1][2]] not in have:
+                    break
+            free = [entry for entry in popped if entry[2] not in grown]
+            chosen = free[-1] if clusters[free[-1][2]] not in have else free[0]
+            for uses, tie, unit in popped:
+                heapq.heappush(heap, (uses + (unit == chosen[2]), tie, unit))
+            grown.append(chosen[2])
+        yield tuple(grown)
+
+
 def spread(
     sets: Iterable[tuple[int, ...]], types: int, random: Random
 ) -> Iterator[tuple[tuple[int, ...], int | None]]:

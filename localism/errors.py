@@ -42,3 +42,9 @@ class StageError(LocalismError):
     """A stage could not finish; what it finished before is kept."""
 
     exit_code = 5
+
+
+class OutOfTime(Exception):
+    """The hours that were allowed are over; what is finished is kept, and nothing is wrong."""
+
+    exit_code = 6

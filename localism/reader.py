@@ -8,6 +8,7 @@ of its own, in a read-only transaction and within a time limit; nobody outside c
 import json
 import math
 import os
+import re
 import socket
 import socketserver
 import threading
@@ -26,6 +27,8 @@ SOCKET = "corpus.sock"
 CORPUS = "corpus.duckdb"
 TIME_LIMIT_SECONDS = 60.0
 MOST_ROWS, MOST_CHARACTERS, ROWS_AT_ONCE = 1_000_000, 100_000_000, 2_000
+_HINT = re.compile(r"Did you mean|Candidate bindings|Either add it")
+_CANDIDATES = re.compile(r"Candidate bindings:[: ]*")
 READ_ONLY = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 
 
@@ -80,7 +83,7 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -
     try:
         statements = connection.extract_statements(sql)
     except duckdb.Error as broken:
-        raise _sql_error(sql, str(broken)) from None
+        raise _sql_error(connection, sql, str(broken)) from None
     if len(statements) != 1 or statements[0].type not in READ_ONLY:
         raise UsageError(
             "only one SELECT, WITH, FROM, DESCRIBE or EXPLAIN statement can be run here",
@@ -101,7 +104,7 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -
             fix="narrow it, or run it after the run has ended",
         ) from None
     except duckdb.Error as broken:
-        raise _sql_error(sql, str(broken)) from None
+        raise _sql_error(connection, sql, str(broken)) from None
     finally:
         timer.cancel()
         try:
@@ -127,12 +130,26 @@ def _capped(cursor: duckdb.DuckDBPyConnection) -> list[list[Any]]:
     return rows
 
 
-def _sql_error(sql: str, message: str) -> UsageError:
-    return UsageError(
-        message.splitlines()[0],
-        where=sql.strip()[:200],
-        fix='docs/sql.md lists every table and view; `localism sql "SHOW TABLES"` works too',
+def _sql_error(connection: duckdb.DuckDBPyConnection, sql: str, message: str) -> UsageError:
+    """DuckDB's first line as the problem; what it suggests, and what there is, as the fix."""
+    problem, *rest = message.splitlines()
+    hints = [_CANDIDATES.sub("columns like it: ", line) for line in rest if _HINT.match(line)]
+    manual = "docs/sql.md describes every table and view"
+    if "Table with name" in problem:
+        with connection.cursor() as cursor:
+            names = {kind: ", ".join(_names(cursor, kind)) for kind in ("view", "table")}
+        manual = f"views: {names['view']}; tables: {names['table']}; {manual}"
+    elif "olumn" in problem:
+        manual += '; `localism sql "DESCRIBE skill"` lists the columns of one'
+    return UsageError(problem, where=sql.strip()[:200], fix="; ".join([*hints, manual]))
+
+
+def _names(connection: duckdb.DuckDBPyConnection, kind: str) -> list[str]:
+    """Names of the corpus' own views, or tables."""
+    found = connection.execute(
+        f"SELECT {kind}_name FROM duckdb_{kind}s() WHERE NOT internal ORDER BY 1"
     )
+    return [row[0] for row in found.fetchall()]
 
 
 def _plain(value: Any) -> Any:

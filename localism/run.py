@@ -1,4 +1,4 @@
-"""A run: its folder, its frozen recipe, its lock, and the nine stages in order."""
+"""A run: its folder, its lock, and the nine stages in order; forks."""
 
 import fcntl
 import importlib
@@ -10,20 +10,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from localism import __version__, assets, offline, reader
 from localism.config import Config
 from localism.context import Context
-from localism.errors import ConfigError, StageError, UsageError
-from localism.models_toml import apply_overrides, check_files, load, validate
+from localism.errors import OutOfTime, StageError, UsageError
+from localism.models_toml import validate
 from localism.progress import Progress
-from localism.prompting.packs import packaged
+from localism.recipe import RECIPE, asked_recipe, differences, is_extension, write_recipe
 from localism.records import LOCK, STAGES, stable_id
 from localism.store import Store, now
+from localism.training.sets import MAIN, Training, examples
 
 RUNS = Path("runs")
-RECIPE = "recipe.json"
 # Stages whose books must have nothing pending once they are done.
 BOOKS = {
     "cluster": ("cluster",),
@@ -66,168 +65,6 @@ def existing_folder(name: str) -> Path:
     return folder
 
 
-# ---- the recipe ----------------------------------------------------------------------------
-
-
-def default_models() -> Path:
-    """models.toml in the working folder, else the embedded default that ships with localism."""
-    here = Path("models.toml")
-    return here if here.exists() else packaged("models.toml")
-
-
-def settle_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -> Config:
-    """The configuration of a run. What its rows were made with is frozen, and the rest may change.
-
-    The section of a stage is frozen when that stage starts, everything else when the run does; keys
-    of mere speed stay free, and `mix.train` may grow until training starts (docs/decisions/0004).
-    The models.toml that a run was started with is read again at every call, so that an edit is
-    noticed rather than ignored. Raises UsageError, naming the keys that may not change any more.
-    """
-    if not (folder / RECIPE).exists():
-        source = models or default_models()
-        config = load(source, overrides)
-        folder.mkdir(parents=True, exist_ok=True)
-        if _write_recipe(folder, source, overrides, config, is_new=True):
-            return config
-        # Another process started the run at this very moment: its recipe holds.
-    frozen, asked = _frozen(folder), _asked(folder, models, overrides)
-    started = _started(folder)
-    changed = [
-        change
-        for change in _differences(frozen.recipe(), asked.config.recipe())
-        if not _may_change(change, started)
-    ]
-    if changed:
-        named = ", ".join(sorted(f"{c.key} ({c.before!r} -> {c.after!r})" for c in changed))
-        raise UsageError(
-            f"this run was started with another recipe; {named} would change",
-            where=f"{folder / RECIPE}, against {asked.models}",
-            fix=f"`localism fork {folder.name} NEW` starts a run with the new one and reuses every "
-            "model call that stays the same; or undo the change",
-        )
-    if asked.config != frozen:
-        _write_recipe(folder, asked.models, asked.overrides, asked.config)
-    return asked.config
-
-
-class _Recipe(NamedTuple):
-    """A configuration and where it was read from."""
-
-    models: Path
-    overrides: tuple[str, ...]
-    config: Config
-
-
-def _stored(folder: Path) -> dict[str, Any]:
-    """models, overrides and config of recipe.json."""
-    try:
-        stored: dict[str, Any] = json.loads((folder / RECIPE).read_text())
-        return {key: stored[key] for key in ("models", "overrides", "config")}
-    except (ValueError, KeyError, TypeError) as damaged:
-        raise ConfigError(
-            "the recipe of this run cannot be read",
-            where=f"{folder / RECIPE}: {damaged}",
-            fix='its config is also in the corpus (localism sql "SELECT recipe FROM run"); restore '
-            "the file, or start a new run with --run NEW",
-        ) from None
-
-
-def _frozen(folder: Path) -> Config:
-    return validate(_stored(folder)["config"], str(folder / RECIPE))
-
-
-def _asked(folder: Path, models: Path | None, overrides: Sequence[str]) -> _Recipe:
-    """What a call asks of an existing run: its own models.toml and overrides, then the call's."""
-    stored = _stored(folder)
-    source, merged = models or Path(stored["models"]), (*stored["overrides"], *overrides)
-    if models or source.exists():
-        return _Recipe(source, merged, load(source, merged))
-    table = apply_overrides(stored["config"], overrides)
-    config = validate(table, str(folder / RECIPE))
-    check_files(config, str(folder / RECIPE))
-    return _Recipe(source, merged, config)
-
-
-def _write_recipe(
-    folder: Path, models: Path, overrides: Sequence[str], config: Config, *, is_new: bool = False
-) -> bool:
-    """Freeze a recipe; is_new: only if there is none yet. Returns whether it was written."""
-    content = {
-        "models": str(models.resolve()),
-        "overrides": list(overrides),
-        "config": config.model_dump(mode="json"),
-    }
-    temporary = folder / f"{RECIPE}.{os.getpid()}"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    if not is_new:
-        os.replace(temporary, folder / RECIPE)
-        return True
-    try:
-        os.link(temporary, folder / RECIPE)  # unlike a rename, refused where one is already
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    return True
-
-
-class _Change(NamedTuple):
-    """A key of the recipe, dotted, and its two values."""
-
-    key: str
-    before: Any
-    after: Any
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[_Change]:
-    for key in old.keys() | new.keys():
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from _differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            yield _Change(f"{prefix}{key}", before, after)
-
-
-def _may_change(change: _Change, started: set[str]) -> bool:
-    section = change.key.partition(".")[0]
-    if section in STAGES and section not in started:
-        return True
-    return _is_extension(change) and "train" not in started
-
-
-def _is_extension(change: _Change) -> bool:
-    """More training examples: the plan that exists is the beginning of the longer one."""
-    return change.key == "mix.train" and change.after > change.before
-
-
-# Where a stage leaves rows before its end, beside the ledger. What training leaves is on disk.
-ROWS = {
-    "extract": ("topic", "skill_label", "seed_example"),
-    "cluster": ("skill",),
-    "mix": ("mix",),
-    "generate": ("candidate",),
-    "curate": ("verdict",),
-    "pick": ("answer",),
-}
-
-
-def _started(folder: Path) -> set[str]:
-    """Stages that something was made by; one that stopped at a mistake in its section was not."""
-    if not (folder / reader.CORPUS).exists():
-        return set()
-    rows = reader.read(
-        folder,
-        "SELECT stage FROM turn UNION SELECT stage FROM event WHERE kind = 'stage_finished'"
-        " UNION SELECT stage FROM event WHERE kind = 'stage_started' AND stage = 'train'",
-    ).rows
-    found = {row[0] for row in rows}
-    for stage, tables in ROWS.items():
-        counts = (f"EXISTS (FROM {table})" for table in tables)
-        if reader.read(folder, f"SELECT {' OR '.join(counts)}").rows[0][0]:
-            found.add(stage)
-    return found
-
-
 def headline(folder: Path, config: Config) -> str:
     """One line that says which run this is and what takes part."""
 
@@ -249,12 +86,17 @@ def headline(folder: Path, config: Config) -> str:
 
 
 @contextmanager
-def opened(folder: Path, config: Config, progress: Progress) -> Iterator[Context]:
-    """A run open for work: locked, air gap closed, corpus writable and readable from outside."""
+def opened(
+    folder: Path, config: Config, progress: Progress, server: str | None = None
+) -> Iterator[Context]:
+    """A run open for work: locked, air gap closed, corpus writable and readable from outside.
+
+    `server`: a further URL that may be spoken to.
+    """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         urls = [u for role in ("teacher", "judge") for u in config.served(role).endpoints]
-        offline.close_air_gap(folder, urls)
+        offline.close_air_gap(folder, [*urls, *([server] if server else [])])
         with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
             _record_run(store, folder, config)
             assets.record(store, config)
@@ -295,14 +137,14 @@ def _record_run(store: Store, folder: Path, config: Config) -> None:
         )
     elif known[0]["recipe_hash"] != config.recipe_hash():
         earlier = validate(json.loads(known[0]["recipe"]), str(folder / RECIPE))
-        changes = list(_differences(earlier.recipe(), config.recipe()))
+        changes = list(differences(earlier.recipe(), config.recipe()))
         with store.transaction():
             store.execute(
                 "UPDATE run SET recipe = ?, recipe_hash = ?",
                 [config.model_dump_json(), config.recipe_hash()],
             )
             store.event("recipe_changed", keys={c.key: [c.before, c.after] for c in changes})
-            if any(map(_is_extension, changes)):
+            if any(map(is_extension, changes)):
                 reopen(store, "mix")
 
 
@@ -346,13 +188,9 @@ def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
         if stage in done and not is_page:
             context.progress.skip(index, len(STAGES), stage, done[stage].splitlines()[0])
             continue
-        missing = [name for name in STAGES[: index - 1] if name not in done]
-        if missing:
-            raise StageError(
-                f"stage {stage} needs stage {missing[0]}, which has not been done",
-                where=str(context.folder),
-                fix=f"localism {missing[0]} --run {context.folder.name}",
-            )
+        require(context, f"stage {stage}", STAGES[: index - 1])
+        if context.time_left() <= 0:
+            raise OutOfTime
         context.progress.begin(index, len(STAGES), stage)
         context.store.event("stage_started", stage)
         summary = importlib.import_module(f"localism.stages.{stage}").run(context)
@@ -362,6 +200,39 @@ def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
         done[stage] = summary
         worked.append(stage)
     return Outcome(tuple(worked), time.monotonic() - started)
+
+
+def require(context: Context, what: str, stages: Sequence[str]) -> None:
+    """Raise StageError when one of the stages that something needs has not been done."""
+    done = finished_stages(context.store)
+    for stage in stages:
+        if stage not in done:
+            raise StageError(
+                f"{what} needs stage {stage}, which has not been done",
+                where=str(context.folder),
+                fix=f"localism {stage} --run {context.folder.name}",
+            )
+
+
+def run_trainings(context: Context, stage: str, trainings: Sequence[Training]) -> Outcome:
+    """Do train, pick or evaluate for trainings beside the run's own; what is there is not redone.
+
+    Raises StageError before curate is done, UsageError for a set that does not exist.
+    """
+    started = time.monotonic()
+    worked = run_stages(context, [stage]).worked if MAIN in {t.name for t in trainings} else ()
+    others = [training for training in trainings if training.name != MAIN]
+    if others:
+        require(context, f"stage {stage}", STAGES[: STAGES.index("train")])
+        for training in others:
+            examples(context.store, training.set_name)
+        context.progress.begin(STAGES.index(stage) + 1, len(STAGES), stage)
+        summary = importlib.import_module(f"localism.stages.{stage}").run(context, others)
+        books = [f"{book} {training.name}" for book in BOOKS.get(stage, ()) for training in others]
+        check_books(context.store, books)
+        context.progress.end(summary)
+        worked = (*worked, stage)
+    return Outcome(worked, time.monotonic() - started)
 
 
 def top_up(context: Context) -> str:
@@ -417,7 +288,7 @@ def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> t
         raise UsageError(
             f"run {new!r} exists already", where=str(target), fix="choose another name"
         )
-    recipe = _asked(source, models, overrides)
+    recipe = asked_recipe(source, models, overrides)
     if not (source / reader.CORPUS).exists():
         raise UsageError(
             f"run {old!r} has no corpus to carry over",
@@ -437,7 +308,7 @@ def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> t
             where=str(source),
             fix="fork it when it has ended or has been interrupted",
         ) from None
-    _write_recipe(building, *recipe)
+    write_recipe(building, *recipe)
     building.rename(target)
     edits = "SELECT 1 FROM event WHERE kind IN ('skills_imported', 'skills_edited')"
     if reader.read(source, edits).rows:
@@ -454,6 +325,8 @@ def _carry_turns(old: Path, new: Path) -> int:
         connection.execute(f"ATTACH '{_quoted(old)}' AS old (READ_ONLY)")
         connection.execute("INSERT INTO turn BY NAME SELECT * FROM old.turn")
         (carried,) = connection.execute("SELECT count(*) FROM turn").fetchone() or (0,)
+    with Store(new) as store:
+        store.event("forked", parent=old.parent.name, turns=carried)
     return int(carried)
 
 

@@ -150,8 +150,37 @@ CREATE TABLE IF NOT EXISTS verdict (
     PRIMARY KEY (mix_id, gate)
 );
 
+CREATE TABLE IF NOT EXISTS training_set ( -- variants to train on beside the accepted examples
+    set_name     TEXT PRIMARY KEY,
+    kind         TEXT NOT NULL,           -- brevity, junk, longest, random, split, k, teacher
+    source       TEXT NOT NULL,           -- accepted, another set, or a file
+    settings     JSON NOT NULL,           -- what it was made with
+    planned      BIGINT NOT NULL          -- examples asked for
+);
+
+CREATE TABLE IF NOT EXISTS set_example (
+    set_name     TEXT NOT NULL,
+    ordinal      BIGINT NOT NULL,
+    mix_id       TEXT,                    -- whose skills it has, or some of them; NULL from a file
+    skills       TEXT[] NOT NULL,         -- names; empty from a file
+    instruction  TEXT,
+    response     TEXT,
+    status       TEXT NOT NULL CHECK (status IN ('accepted', 'rejected', 'failed')),
+    reason       TEXT,                    -- why it was rejected or failed
+    changed      BOOLEAN NOT NULL,        -- written for this set; otherwise as in its source
+    turn_id      TEXT,                    -- the call that wrote what is new in it
+    PRIMARY KEY (set_name, ordinal)
+);
+
+CREATE TABLE IF NOT EXISTS training (     -- one fine-tuning of the base
+    name         TEXT PRIMARY KEY,        -- main, or after its set and seed
+    set_name     TEXT NOT NULL,           -- accepted, or one of table training_set
+    seed         BIGINT NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS checkpoint (
-    checkpoint_id TEXT PRIMARY KEY,       -- epoch-03
+    checkpoint_id TEXT PRIMARY KEY,       -- epoch-03; of other trainings than main, NAME/epoch-03
+    training     TEXT NOT NULL DEFAULT 'main',
     epoch        INTEGER NOT NULL,
     step         BIGINT NOT NULL,
     path         TEXT NOT NULL,           -- relative to the run folder
@@ -161,6 +190,9 @@ CREATE TABLE IF NOT EXISTS checkpoint (
     picked       BOOLEAN NOT NULL DEFAULT false,
     tied         BOOLEAN NOT NULL DEFAULT false  -- cannot be told from the best on dev
 );
+
+-- Corpora of before there were trainings beside main.
+ALTER TABLE checkpoint ADD COLUMN IF NOT EXISTS training TEXT DEFAULT 'main';
 
 CREATE TABLE IF NOT EXISTS answer (
     answer_id    TEXT PRIMARY KEY,
@@ -212,18 +244,27 @@ CREATE TABLE IF NOT EXISTS event (
 ------------------------------------------------------------------------------------------------
 
 -- What was planned for each stage and what became of it; balanced when
--- planned = accepted + rejected + failed + pending.
+-- planned = accepted + rejected + failed + pending. Trainings beside main and training sets have
+-- rows of their own, with the name behind the stage.
 CREATE OR REPLACE VIEW books AS
 WITH kept AS (
     SELECT m.split, count(*) AS n
     FROM mix m JOIN candidate c USING (mix_id) WHERE c.status = 'accepted' GROUP BY m.split
-), models AS (
-    SELECT 'dev' AS split, 'pick' AS stage, count(*) AS n FROM checkpoint
+), models AS (                            -- who answers; the base is asked once, for main
+    SELECT checkpoint_id AS model_id, training, 'dev' AS split, 'pick' AS stage FROM checkpoint
     UNION ALL
-    SELECT 'test', 'evaluate', 1 + count(*) FROM checkpoint WHERE picked HAVING count(*) > 0
+    SELECT checkpoint_id, training, 'test', 'evaluate' FROM checkpoint WHERE picked
+    UNION ALL
+    SELECT DISTINCT 'base', 'main', 'test', 'evaluate' FROM checkpoint WHERE picked
 ), asked AS (
-    SELECT stage, models.split, models.n * coalesce(kept.n, 0) AS planned
+    SELECT stage, CASE training WHEN 'main' THEN '' ELSE ' ' || training END AS of_training,
+           model_id, split, coalesce(kept.n, 0) AS planned
     FROM models LEFT JOIN kept USING (split)
+), answered AS (
+    SELECT model_id, split, count(*) AS rows, count(text) AS texts FROM answer GROUP BY ALL
+), scored AS (
+    SELECT model_id, split, count(*) AS rows, count(preference) AS preferences
+    FROM judgment GROUP BY ALL
 ), shown AS (                             -- judgments of each answer
     SELECT CASE WHEN bool_or(recipe->>'$.pick.both_orders' = 'false'
                              OR recipe->>'$.judge.kind' = 'likelihood') THEN 1 ELSE 2 END AS orders
@@ -244,23 +285,34 @@ SELECT 'curate', count(*), count(*) FILTER (status = 'accepted'),
        count(*) FILTER (status = 'rejected'), 0, count(*) FILTER (status = 'written')
 FROM candidate WHERE status <> 'failed'
 UNION ALL
-SELECT stage || '/answers', any_value(planned), count(a.text), 0,
-       count(a.answer_id) - count(a.text), any_value(planned) - count(a.answer_id)
-FROM asked LEFT JOIN answer a ON a.split = asked.split GROUP BY stage
+SELECT 'variant ' || set_name, any_value(planned), count(*) FILTER (status = 'accepted'),
+       count(*) FILTER (status = 'rejected'), count(*) FILTER (status = 'failed'),
+       any_value(planned) - count(status)
+FROM training_set LEFT JOIN set_example USING (set_name) GROUP BY set_name
 UNION ALL
-SELECT CASE a.split WHEN 'dev' THEN 'pick' ELSE 'evaluate' END || '/judgments',
-       orders * count(DISTINCT a.answer_id), count(j.preference),
-       count(j.judgment_id) - count(j.preference), 0,
-       orders * count(DISTINCT a.answer_id) - count(j.judgment_id)
-FROM shown, answer a LEFT JOIN judgment j USING (answer_id) WHERE a.text IS NOT NULL
-GROUP BY a.split, orders;
+SELECT stage || '/answers' || of_training, sum(planned)::BIGINT, sum(coalesce(texts, 0))::BIGINT, 0,
+       sum(coalesce(rows - texts, 0))::BIGINT, sum(planned - coalesce(rows, 0))::BIGINT
+FROM asked LEFT JOIN answered USING (model_id, split) GROUP BY stage, of_training
+UNION ALL
+SELECT stage || '/judgments' || of_training, sum(orders * texts)::BIGINT, sum(coalesce(preferences, 0))::BIGINT,
+       sum(coalesce(scored.rows - preferences, 0))::BIGINT, 0,
+       sum(orders * texts - coalesce(scored.rows, 0))::BIGINT
+FROM shown, asked JOIN answered USING (model_id, split)
+LEFT JOIN scored USING (model_id, split) GROUP BY stage, of_training
+ORDER BY list_position(
+    ['cluster', 'generate', 'curate', 'variant', 'pick', 'evaluate'],
+    regexp_extract(stage, '^[a-z]+')
+), stage;
 
--- Model calls and tokens by stage and role.
+-- Model calls and tokens by stage and role; those that a fork carried over are its parent's.
 CREATE OR REPLACE VIEW tokens AS
 SELECT stage, role, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
        sum(completion_tokens)::BIGINT AS completion_tokens,
        round(sum(seconds), 1) AS request_seconds
-FROM turn GROUP BY stage, role ORDER BY min(finished_at);
+FROM turn
+WHERE finished_at > coalesce((SELECT max(happened_at) FROM event WHERE kind = 'forked'),
+                             '-infinity'::TIMESTAMP)
+GROUP BY stage, role ORDER BY min(finished_at);
 
 -- One row a planned mix and what became of it; the coverage views below count these rows. Each mix
 -- counts whole for each of its skills, as do its tokens: tokens / generated is an example's length.
@@ -430,18 +482,34 @@ FROM candidate c JOIN mix m USING (mix_id) WHERE c.status = 'accepted'
 GROUP BY m.split ORDER BY m.split;
 
 CREATE OR REPLACE VIEW checkpoint_curve AS
-SELECT c.checkpoint_id, c.epoch, c.train_loss, c.dev_loss,
-       wr.value AS win_rate, wr.low AS win_rate_low, wr.high AS win_rate_high,
-       lc.value AS lc_win_rate, lc.low AS lc_low, lc.high AS lc_high,
-       sk.value AS skill_coverage, c.picked, c.tied
-FROM checkpoint c
-LEFT JOIN score wr ON wr.model_id = c.checkpoint_id AND wr.split = 'dev'
-     AND wr.metric = 'win_rate'
-LEFT JOIN score lc ON lc.model_id = c.checkpoint_id AND lc.split = 'dev'
-     AND lc.metric = 'lc_win_rate'
-LEFT JOIN score sk ON sk.model_id = c.checkpoint_id AND sk.split = 'dev'
-     AND sk.metric = 'skill_coverage'
-ORDER BY c.epoch;
+WITH measured AS (                        -- one row a model, its scores on dev
+    SELECT model_id, any_value(value) FILTER (metric = 'win_rate') AS win_rate,
+           any_value(low) FILTER (metric = 'win_rate') AS win_rate_low,
+           any_value(high) FILTER (metric = 'win_rate') AS win_rate_high,
+           any_value(value) FILTER (metric = 'lc_win_rate') AS lc_win_rate,
+           any_value(low) FILTER (metric = 'lc_win_rate') AS lc_low,
+           any_value(high) FILTER (metric = 'lc_win_rate') AS lc_high,
+           any_value(value) FILTER (metric = 'skill_coverage') AS skill_coverage,
+           any_value(value) FILTER (metric = 'mean_length') AS mean_length,
+           any_value(value) FILTER (metric = 'mean_tokens') AS mean_tokens,
+           any_value(value) FILTER (metric = 'word_entropy') AS word_entropy
+    FROM score WHERE split = 'dev' GROUP BY model_id
+)
+SELECT c.checkpoint_id, c.training, c.epoch, c.train_loss, c.dev_loss,
+       win_rate, win_rate_low, win_rate_high, lc_win_rate, lc_low, lc_high, skill_coverage,
+       mean_length, mean_tokens, word_entropy, c.picked, c.tied
+FROM checkpoint c LEFT JOIN measured ON model_id = c.checkpoint_id
+ORDER BY c.training <> 'main', c.training, c.epoch;
+
+-- The epoch that each criterion alone would pick; of equals the earlier.
+CREATE OR REPLACE VIEW picks AS
+SELECT training, max(epoch) AS epochs,
+       first(epoch ORDER BY dev_loss, epoch) FILTER (dev_loss IS NOT NULL) AS by_dev_loss,
+       first(epoch ORDER BY win_rate DESC, epoch) FILTER (win_rate IS NOT NULL) AS by_win_rate,
+       first(epoch ORDER BY lc_win_rate DESC, epoch) FILTER (lc_win_rate IS NOT NULL)
+           AS by_lc_win_rate,
+       first(epoch ORDER BY epoch) FILTER (picked) AS picked
+FROM checkpoint_curve GROUP BY training ORDER BY training <> 'main', training;
 
 CREATE OR REPLACE VIEW leaderboard AS
 SELECT model_id, metric, round(value, 2) AS value, round(low, 2) AS low, round(high, 2) AS high,

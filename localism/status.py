@@ -8,17 +8,25 @@ from typing import Any
 from localism import offline, reader, tables
 from localism.records import LOCK
 
+_CARRIED = """
+SELECT detail->>'parent' AS parent, (detail->>'turns')::BIGINT AS calls
+FROM event WHERE kind = 'forked'
+"""
 STATES = {"stage_started": "under way", "stage_finished": "done", "stage_reopened": "to do"}
 
 
 def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
-    """Stages with state and summary, books, tokens and refused connections of a run."""
+    """Stages with state and summary, books, tokens and refused connections of a run.
+
+    tokens are of its own calls; carried_over says of a fork what it has from which parent.
+    """
     if not (folder / reader.CORPUS).exists():
         return {
             "run": str(folder),
             "stages": [{"stage": s, "state": "to do"} for s in stages],
             "books": [],
             "tokens": [],
+            "carried_over": [],
             "refused_connections": 0,
         }
     events = reader.read(
@@ -40,6 +48,7 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
         "stages": list(state.values()),
         "books": reader.read(folder, "SELECT * FROM books").as_dicts(),
         "tokens": reader.read(folder, "SELECT * FROM tokens").as_dicts(),
+        "carried_over": reader.read(folder, _CARRIED).as_dicts(),
         "refused_connections": len(offline.refused_connections(folder)),
     }
 
@@ -73,5 +82,45 @@ def render(facts: dict[str, Any]) -> str:
                 title,
                 tables.aligned(list(rows[0]), [list(row.values()) for row in rows]).rstrip(),
             ]
-    lines += ["", f"{facts['refused_connections']} connections refused by the air gap"]
+    lines += [
+        f"\n{tables.number_of(row['calls'], 'model call')} carried over from run {row['parent']}; "
+        "those that are used here are not paid again"
+        for row in facts["carried_over"]
+    ]
+    refused = tables.number_of(facts["refused_connections"], "connection")
+    lines += ["", f"{refused} refused by the air gap"]
     return "\n".join(lines)
+
+
+UNITS = {"generate": "mixes", "curate": "candidates"}
+
+
+def left(folder: Path, stages: Sequence[str], detail: str = "") -> str:
+    """What is done and what is left of these stages when the time is up, in a line.
+
+    detail: how far the stage came, where the books do not say it.
+    """
+    found = facts(folder, stages)
+    waiting = [row["stage"] for row in found["stages"] if row["state"] != "done"]
+    done = [stage for stage in stages if stage not in waiting]
+    parts = [f"{', '.join(done)} done"] if done else []
+    if waiting:
+        now, *later = waiting
+        parts.append(f"{now} {detail or _how_far(found['books'], now)}")
+        parts += [f"then {', '.join(later)}"] if later else []
+    return f"the time is up: {'; '.join(parts)}. The same command continues."
+
+
+def _how_far(books: Sequence[dict[str, Any]], stage: str) -> str:
+    """For instance '3,214 of 4,100 mixes, 886 left'; the books balance, whenever a run stops."""
+    texts = []
+    for row in books:
+        name, _, what = row["stage"].partition("/")
+        finished = row["accepted"] + row["rejected"] + row["failed"]
+        assert row["planned"] == finished + row["pending"], row
+        if name == stage and row["pending"]:
+            unit = UNITS.get(name, what)
+            texts.append(
+                f"{finished:,} of {row['planned']:,} {unit}, {row['pending']:,} left".strip()
+            )
+    return " and ".join(texts) or "not done"

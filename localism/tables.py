@@ -21,9 +21,14 @@ def render(table: Table, form: str, width: int | None = None) -> str:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(table.columns)
-        writer.writerows(table.rows)
+        writer.writerows([_text_of(value) for value in row] for row in table.rows)
         return out.getvalue()
-    return aligned(table.columns, table.rows, width) + f"{len(table.rows):,} rows\n"
+    return aligned(table.columns, table.rows, width) + f"{number_of(len(table.rows), 'row')}\n"
+
+
+def number_of(count: int, noun: str) -> str:
+    """'1 row', '2,000 rows'."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def aligned(columns: list[str], rows: list[list[Any]], width: int | None = None) -> str:
@@ -66,11 +71,16 @@ def shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def _text_of(value: Any) -> Any:
+    """A list or a struct as JSON, which other programs can read back; anything else as it is."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e6 else f"{value:,.0f}"
     if isinstance(value, bool) or not isinstance(value, int):
-        return shortened(" ".join(str(value).split()), CELL_WIDTH)
+        return shortened(" ".join(str(_text_of(value)).split()), CELL_WIDTH)
     return f"{value:,}"

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from localism.errors import ConfigError
 
+# Others are refused: YAML read as text would be a topic a line, brackets and all.
+FORMS = (".json", ".toml", ".txt", "")
 FORM = '{"Medicine": {"Paediatrics": ["vaccination", "sleep"], "Surgery": []}}'
 
 
@@ -23,13 +25,16 @@ class Branch(NamedTuple):
 
 def read_taxonomy(path: Path) -> list[Branch]:
     """The branches of a file in its order. Raises ConfigError that names the entry."""
+    form = path.suffix.lower()
+    if form not in FORMS:
+        raise _wrong(path, f"{form} is none of the formats that are read here")
     try:
-        text = path.read_text()
-        if path.suffix == ".json":
+        text = path.read_text(encoding="utf-8-sig")
+        if form == ".json":
             return _branches(json.loads(text), path)
-        if path.suffix == ".toml":
+        if form == ".toml":
             return _branches(tomllib.loads(text), path)
-    except (ValueError, OSError) as broken:  # both parsers raise kinds of ValueError
+    except (ValueError, OSError, RecursionError) as broken:  # both parsers raise ValueErrors
         raise _wrong(path, str(broken)) from None
     topics = tuple(
         line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")
@@ -64,5 +69,6 @@ def _wrong(path: Path, problem: str) -> ConfigError:
     return ConfigError(
         "the taxonomy cannot be read",
         where=f"{path}: {problem}",
-        fix=f"write a topic a line in a .txt file, or fields > subjects > topics: {FORM}",
+        fix="write a topic a line into a .txt file, or fields > subjects > topics into a .json or"
+        f" .toml file: {FORM}",
     )

@@ -36,12 +36,12 @@ EMBEDDED: dict[str, dict[str, Any]] = {
 }
 
 
-def embedded_config(**sections: dict[str, Any]) -> Config:
+def embedded_config(seed: int = 0, **sections: dict[str, Any]) -> Config:
     """The embedded models; keywords change keys of a table: teacher={"max_model_len": 512}."""
     tables: dict[str, Any] = {name: dict(table) for name, table in EMBEDDED.items()}
     for name, table in sections.items():
         tables[name] = {**tables.get(name, {}), **table}
-    return validate(tables, "models.toml")
+    return validate({"seed": seed, **tables}, "models.toml")
 
 
 def behind_endpoints(role: str, urls: tuple[str, ...], key_file: Path) -> dict[str, Any]:

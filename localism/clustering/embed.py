@@ -1,6 +1,7 @@
 """Texts -> unit vectors. A corpus keeps the vector of every text, so none is embedded twice."""
 
 import functools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,42 @@ def vectors_of(
 def encode(texts: Sequence[str], embedder: Embedder) -> Vectors:
     """Unit vectors of texts without a corpus, float64, shape (len(texts), dimension)."""
     return _unit(np.vstack(list(_chunks(texts, embedder))))
+
+
+def reads_whole(texts: Sequence[str], embedder: Embedder) -> list[bool]:
+    """Whether the embedder reads each text to its end; of a longer one it would see the start.
+
+    The limit is max_seq_length in sentence_bert_config.json, 256 word pieces for MiniLM (about 190
+    English words), or else the model's own number of positions.
+    """
+    from tokenizers import Tokenizer
+
+    folder = embedded(embedder.path)
+    most = _longest(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    whole: list[bool] = []
+    for start in range(0, len(texts), CHUNK):
+        some = [readable(text) for text in texts[start : start + CHUNK]]
+        whole += [len(encoding.ids) <= most for encoding in tokenizer.encode_batch(some)]
+    return whole
+
+
+def _longest(folder: Path) -> int:
+    """Word pieces that the model reads."""
+    for name, key in (
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("config.json", "max_position_embeddings"),
+    ):
+        path = folder / name
+        if path.is_file() and (most := json.loads(path.read_text()).get(key)):
+            return int(most)
+    raise ConfigError(
+        "the embedder does not say how much text it reads",
+        where=str(folder),
+        fix="sentence_bert_config.json with max_seq_length belongs beside its weights",
+    )
 
 
 def text_hash(text: str) -> str:

@@ -94,10 +94,10 @@ def _plan(vectors: Single, seed: int) -> Iterator[tuple[Indices, Indices]]:
         for start in range(0, len(vectors), ROWS_AT_ONCE):
             yield everything[start : start + ROWS_AT_ONCE], everything
         return
-    centroids = _centroids(vectors, seed)
-    probed = _nearest_centroids(vectors, centroids, min(PROBES, len(centroids) - 1))
-    members = _by_cell(probed[:, :1], len(centroids))
-    askers = _by_cell(probed, len(centroids))
+    centroids = centroids_of(vectors, seed)
+    probed = nearest_centroids(vectors, centroids, min(PROBES, len(centroids) - 1))
+    members = by_cell(probed[:, :1], len(centroids))
+    askers = by_cell(probed, len(centroids))
     for rows, columns in zip(askers, members, strict=True):
         # In pieces, for a cell may hold a large part of all vectors.
         for row in range(0, len(rows), ROWS_AT_ONCE):
@@ -105,7 +105,7 @@ def _plan(vectors: Single, seed: int) -> Iterator[tuple[Indices, Indices]]:
                 yield rows[row : row + ROWS_AT_ONCE], columns[column : column + COLUMNS_AT_ONCE]
 
 
-def _centroids(vectors: Single, seed: int) -> Single:
+def centroids_of(vectors: Single, seed: int) -> Single:
     """Spherical k-means on a sample, a few rounds: cells need not be good, only small."""
     rng = np.random.default_rng(seed)
     count = int(CELLS_PER_ROOT * len(vectors) ** 0.5)
@@ -121,7 +121,7 @@ def _centroids(vectors: Single, seed: int) -> Single:
     return centroids
 
 
-def _nearest_centroids(vectors: Single, centroids: Single, count: int) -> Indices:
+def nearest_centroids(vectors: Single, centroids: Single, count: int) -> Indices:
     """Cells of each vector, the nearest first: (len(vectors), count)."""
     found = []
     for start in range(0, len(vectors), ROWS_AT_ONCE):
@@ -132,7 +132,7 @@ def _nearest_centroids(vectors: Single, centroids: Single, count: int) -> Indice
     return np.concatenate(found)
 
 
-def _by_cell(cells: Indices, count: int) -> list[Indices]:
+def by_cell(cells: Indices, count: int) -> list[Indices]:
     """For each cell the vectors (rows of `cells`) that name it."""
     order = np.argsort(cells.ravel(), kind="stable")
     bounds = np.searchsorted(cells.ravel()[order], np.arange(1, count))

@@ -45,8 +45,10 @@ class Measure(NamedTuple):
     """When it looks bad: what, and what to change."""
 
 
-def measures(found: Clustering, config: ClusterConfig, seed: int) -> list[Measure]:
-    """Every measure of a clustering, in the order of the report.
+def measures(
+    found: Clustering, config: ClusterConfig, seed: int, more: str = "get more skills"
+) -> list[Measure]:
+    """Every measure of a clustering, in the order of the report; `more` is advice.
 
     relative_validity has no bar: it compares clusterings of the same vectors, and says little
     about one (docs/decisions/0005).
@@ -60,7 +62,7 @@ def measures(found: Clustering, config: ClusterConfig, seed: int) -> list[Measur
     again = stability(found.vectors, config, seed)
     return [
         Measure("skills", skills, None),
-        Measure("clusters", len(sizes), _few_clusters(len(sizes), skills, config)),
+        Measure("clusters", len(sizes), _few_clusters(len(sizes), skills, config, more)),
         Measure("noise_share", noise / skills, _much_noise(noise, skills, config)),
         Measure("rare_skills", sum(skill.is_rare for skill in found.skills), None),
         Measure(
@@ -156,10 +158,10 @@ def singled(labels: Labels) -> Labels:
 # ---- what looks bad --------------------------------------------------------------------------
 
 
-def _few_clusters(clusters: int, skills: int, config: ClusterConfig) -> str | None:
+def _few_clusters(clusters: int, skills: int, config: ClusterConfig, more: str) -> str | None:
     if clusters >= FEWEST_CLUSTERS:
         return None
-    change = _smaller(config) or "extract more skills: [extract].topics, [extract].skills_per_topic"
+    change = _smaller(config) or more
     return f"only {clusters} clusters among {skills} skills; {change}"
 
 
@@ -186,7 +188,7 @@ def _blob(sizes: Counter[str], skills: int, config: ClusterConfig) -> str | None
     elif config.noise == "assign-all":
         change = 'set [cluster].noise = "rare"'
     else:
-        change = "lower [cluster].min_cluster_size, or widen [extract].topics if it has one theme"
+        change = _smaller(config) or "get skills of more themes if all of them are of one"
     return f"the largest clusters hold too much ({largest} of {skills} skills); {change}"
 
 

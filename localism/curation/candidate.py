@@ -1,4 +1,4 @@
-"""What a gate is given and what it says: a candidate, a verdict, and the words of a text."""
+"""What a gate is given and what it says: a candidate, a verdict, a match, and words."""
 
 import re
 from dataclasses import dataclass
@@ -20,6 +20,17 @@ class Verdict(NamedTuple):
     """Why it was rejected; particulars of the case stand behind ': '."""
     value: float | None = None
     """The number that was compared with a threshold."""
+
+
+class Match(NamedTuple):
+    """A kept text that another one repeats."""
+
+    kept: int
+    """Index of the kept text."""
+    likeness: float
+    """Jaccard index of their 3-grams, or the cosine of their vectors; 1 for the same words."""
+    is_same: bool
+    """Whether the two are equal but for case, spaces and punctuation."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,24 @@ _CONTROL = re.compile(
     r"|<(?:bos|eos|pad|unk)>|</s>"
 )
 _ROLE = re.compile(r"^\s*(?:#+\s*|\*\*)?(?:human|assistant)\s*(?:\*\*)?\s*[:：]", re.I | re.M)
+# The cast of a play, the credits of a film: labels of the same form in the next lines.
+_LABEL = re.compile(
+    r"^\s*(?:\*\*)?(?!(?:human|assistant|user)\b)[^\W\d][\w .'’-]{0,30}(?:\*\*)?[:：]", re.I
+)
+_DIALOGUE = re.compile(
+    r"\b(?:dialog|conversation|transcript|script|screenplay|sketch|scene|interview|chat|role.?play)",
+    re.I,
+)
+# Headings of the turns before, and what marks the end of a part.
+_LEFTOVER = re.compile(
+    r"^\s*(?:#+|\*\*)\s*(?:self-)?critique\b.{0,20}$"
+    r"|\[(?:end|start) of (?:the )?(?:response|answer|instruction|query|example)\]"
+    r"|^\s*\[(?:refined|revised|improved|final|draft)\]"
+    r"|^\W*end of (?:the )?(?:response|answer|instruction|query|example)\W*$"
+    r"|^\s*[-=*_]{2,}\s*(?:instruction|response|query|answer)\s*[-=*_]{2,}\s*$",
+    re.I | re.M,
+)
+_ASKS_FOR_CRITIQUE = re.compile(r"critique|critic|review|feedback|essay", re.I)
 _BARE_HASHES = re.compile(r"^\s*#{2,}\s*$|#{3,}\s*\Z", re.M)
 
 
@@ -67,10 +85,10 @@ def length(candidate: Candidate, bounds: Bounds, count: Callable[[str], int]) ->
     for name, part, (least, most) in named:
         tokens = count(part)
         if tokens < least:
-            return Verdict(False, f"{name} too short", float(tokens))
+            return Verdict(False, f"{name} shorter than {least:,} tokens: {tokens:,}", tokens)
         if tokens > most:
-            return Verdict(False, f"{name} too long", float(tokens))
-    return Verdict(True, value=float(tokens))
+            return Verdict(False, f"{name} longer than {most:,} tokens: {tokens:,}", tokens)
+    return Verdict(True, value=tokens)
 
 
 @dataclass(frozen=True)
@@ -104,14 +122,27 @@ def no_markers(candidate: Candidate, markers: Markers) -> Verdict:
         return Verdict(False, "marker left in the text")
     if any(_BARE_HASHES.search(part) for part in parts):
         return Verdict(False, "bare ### left in the text")
-    if any(_ROLE.search(part) for part in parts):
+    asks_for_dialogue = bool(_DIALOGUE.search(parts[0]))
+    if _has_role(parts[0]) or (not asks_for_dialogue and _has_role(parts[1])):
         return Verdict(False, "chat role left in the text")
+    if not _ASKS_FOR_CRITIQUE.search(parts[0]) and any(_LEFTOVER.search(part) for part in parts):
+        return Verdict(False, "marker left in the text")
     # In snake_case a name is no English; a one-word skill is a word like any other.
     if any(
         "_" in skill and re.search(rf"\b{re.escape(skill)}\b", text) for skill in candidate.skills
     ):
         return Verdict(False, "skill named as in the prompt")
     return Verdict(True)
+
+
+def _has_role(text: str) -> bool:
+    """Whether a chat role opens a line, other than among other labels of its kind."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    for place, line in enumerate(lines):
+        beside = lines[max(0, place - 1) : place] + lines[place + 1 : place + 2]
+        if _ROLE.match(line) and not any(_LABEL.match(other) for other in beside):
+            return True
+    return False
 
 
 def says_skills(candidate: Candidate) -> Verdict:

@@ -34,9 +34,18 @@ _COMMON = {
     " tak jego czy może już jeśli",
     "tr": "ve bir bu için da de ile çok daha en olarak olan gibi ne kadar sonra her ya değil"
     " veya var ise ama ben sen",
-    "cs": "se na že jako pro ale jsou nebo podle které jsem si už také být tak když než jeho",
+    "cs": "se na že jako pro ale jsou nebo podle které jsem si už také být tak když než jeho je ho"
+    " ve kde protože jen bude",
     "id": "yang dan di untuk dengan ini dari itu tidak pada adalah ke dalam akan anda juga atau"
     " bisa saya karena lebih seperti sudah agar",
+    "da": "og det er en at på ikke til med den der de som for af av et har jeg kan du fra om men så"
+    " også når blev ble være hvordan hvad hva dig deg mig meg noget noe meget mye efter etter å",
+    "ro": "și în cu pe nu este care din sau mai pentru sunt să că dar când după apoi fi prin foarte"
+    " această acest singură îl îți",
+    "hu": "az és hogy nem is egy meg van ez azt ha csak mint már vagy után még lesz volt majd mert"
+    " minden nagyon lehet kell utána ezt",
+    "fi": "ja on ei se että hän oli niin kun mutta tai ovat ole myös jos kuin sen sitten tämä voi"
+    " sitä mitä hyvin kanssa joka jotka älä",
     "vi": "là và của có cho không được một các với trong để này những người khi bạn đã thì"
     " hoặc cũng từ nhiều như",
 }
@@ -89,6 +98,11 @@ _NAMES = {
     "|汉语|漢語|中国語|중국어",
     "ja": "japan|giappon|日本|日语|японск|일본어|kanji|hiragana|haiku",
     "ko": "korea|coré|coreano|koreanisch|한국|韩语|韓国語|корейск|hangul",
+    "da": "danish|dänisch|danois|danés|danese|dansk|norweg|norsk|norvég|norueg|датск|норвеж"
+    "|丹麦|挪威",
+    "ro": "romanian|rumän|roumain|rumano|rumeno|român|румынск|罗马尼亚",
+    "hu": "hungar|ungarisch|hongrois|húngar|ungherese|magyar|венгерск|匈牙利",
+    "fi": "finnish|finnisch|finnois|finlandés|finlandese|suom|финск|芬兰",
     "el": "greek|griechisch|grec|griego|greco|grego|ελλην",
     "he": "hebrew|hebräisch|hébreu|hebreo|ebraico|עברית",
     "hi": "hindi|sanskrit|devanagari|हिन्दी|हिंदी",
@@ -103,7 +117,20 @@ _TRANSLATES = re.compile(
     r"|vocabulary",
     re.IGNORECASE,
 )
-_NOT_PROSE = re.compile(r"`[^`\n]*`|https?://\S+|^\s*>.*$|^\s*\|.*$", re.M)
+_NOT_PROSE = re.compile(
+    r"`[^`\n]*`|https?://\S+|\S*@\S+|\b[\w-]+(?:\.[a-z]\w+)+\b|^\s*>.*$|^\s*\|.*$", re.M
+)
+# Letters that a Latin text has no use for, unless they are its subject; Greek is mathematics.
+_FOREIGN = {
+    "han": ("zh", "ja"), "kana": ("ja",), "hangul": ("ko",), "cyrillic": ("ru", "uk"),
+    "arabic": ("ar", "fa"), "hebrew": ("he",), "devanagari": ("hi",), "thai": ("th",),
+}  # fmt: skip
+_IN_BRACKETS = re.compile(r"[(\[（「『\"“«][^()\n]{0,80}?[)\]）」』\"”»]")
+_ABOUT_WORDS = re.compile(
+    r"\b(?:alphabet|script|letters?|words?|language|unicode|etymolog|character|name[sd]?|spell)",
+    re.IGNORECASE,
+)
+_LEAST_STRAYS = 2
 LANGUAGES = (*_COMMON, "ru", "uk", "zh", "ja", "ar", "fa", *_LANGUAGE_OF_SCRIPT.values())
 
 
@@ -118,7 +145,28 @@ def language(candidate: Candidate, wanted: Sequence[str]) -> Verdict:
             return Verdict(False, f"{name} in another language: {found}")
     if asked and answered and asked != answered and not _asks_for(answered, candidate.parts[0]):
         return Verdict(False, f"instruction and response differ in language: {asked}, {answered}")
+    if strays := _strays(*candidate.parts):
+        return Verdict(False, f"stray letters of another script: {', '.join(strays)}")
     return Verdict(True)
+
+
+def _strays(instruction: str, response: str) -> list[str]:
+    """Runs of letters of another script in Latin prose, where nobody asked for them.
+
+    Some teachers slip into the language that they know best for a word or two.
+    """
+    if _TRANSLATES.search(instruction) or _ABOUT_WORDS.search(instruction):
+        return []
+    prose = _IN_BRACKETS.sub(" ", _NOT_PROSE.sub(" ", outside_fences(response)))
+    if 2 * len(_SCRIPTS["latin"].findall(prose)) < len(re.findall(r"[^\W\d_]", prose)):
+        return []
+    found: list[str] = []
+    for script, languages in _FOREIGN.items():
+        letters = _SCRIPTS[script]
+        is_asked = any(re.search(_NAMES[name], instruction, re.IGNORECASE) for name in languages)
+        if not is_asked and not letters.search(instruction):
+            found += re.findall(f"{letters.pattern}+", prose)
+    return found if len(found) >= _LEAST_STRAYS else []
 
 
 def _asks_for(wanted: str, instruction: str) -> bool:

@@ -1,17 +1,26 @@
-"""Gate overlap: instructions that a benchmark asks too, found by shared word n-grams.
+"""Gate overlap: instructions that a benchmark asks too, by shared word n-grams and by vectors.
 
-Two rules: a run of 13 words in common (the length of the GPT-3 paper's search, Brown et al. 2020,
-appendix C), or the larger share of the shorter text's 8-grams. A prompt of less than eight words
-counts when it is the whole instruction.
+Two rules about words: a run of 13 in common (the length of the GPT-3 paper's search, Brown et al.
+2020, appendix C), or the larger share of the shorter text's 8-grams. A prompt of less than eight
+words counts when it is the whole instruction. And one about meaning: the cosine of the embedder's
+vectors. At 0.85, on 172 labelled pairs (benchmarks/overlap_pairs.jsonl), MiniLM finds 36 of 66
+paraphrases, and takes none of 106 other tasks for one; the words find none.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localism.benchmark_files import BenchmarkPrompt
 from localism.curation.candidate import Candidate, Verdict, words
 
+Vectors = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
 _GRAM = 8
+_ROWS_AT_ONCE = 4096
 
 
 class Prompts:
@@ -50,7 +59,7 @@ class Prompts:
         for prompt, shared in hits.most_common():
             share = shared / min(len(grams), self._sizes[prompt])
             if share > most:
-                reason = f"mostly a benchmark's prompt: {self._places[prompt]}"
+                reason = f"mostly a benchmark's prompt: {self._places[prompt]}, {share:.2f} of it"
                 return Verdict(False, reason, share)
             if shared + _GRAM > run and self._has_run(found, prompt, run):
                 reason = f"{run} words of a benchmark's prompt: {self._places[prompt]}"
@@ -72,3 +81,22 @@ def _grams(found: list[str]) -> set[tuple[str, ...]]:
 def _spaced(found: list[str]) -> str:
     """Words with a space at either side, so that no word matches a part of another."""
     return f" {' '.join(found)} "
+
+
+def nearest_prompts(texts: Vectors, prompts: Vectors) -> tuple[Indices, Vectors]:
+    """(index, cosine) of the prompt nearest to each text, from unit vectors, both of shape (t,).
+
+    All pairs are compared, a block at a time.
+    """
+    nearest = np.zeros(len(texts), dtype=np.int64)
+    cosines = np.full(len(texts), -1.0)
+    for row in range(0, len(texts), _ROWS_AT_ONCE):
+        rows = slice(row, row + _ROWS_AT_ONCE)
+        for column in range(0, len(prompts), _ROWS_AT_ONCE):
+            block = texts[rows] @ prompts[column : column + _ROWS_AT_ONCE].T
+            best = block.argmax(axis=1)
+            top = block[np.arange(len(best)), best]
+            better = top > cosines[rows]
+            nearest[rows] = np.where(better, column + best, nearest[rows])
+            cosines[rows] = np.where(better, top, cosines[rows])
+    return nearest, cosines

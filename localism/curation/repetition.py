@@ -3,9 +3,11 @@
 Three measures, for loops come in three kinds. Back to back: the same words four times running (a
 period of up to 60 words). Scattered: the share of words that lie in an 8-gram, or of lines, that
 stood there before (as in the filters of Gopher, Rae et al. 2021, table A1). And for what has no
-words: the compressed size. Code fences and tables repeat by nature and count for the last alone.
+words: the compressed size. Code and tables repeat by nature and count for the last alone. What an
+instruction asks to be written ten times may be.
 """
 
+import re
 import zlib
 from collections.abc import Sequence
 
@@ -22,6 +24,10 @@ _LEAST_LOOP = 24
 _LINE_WORDS = 4
 # zlib needs some text before its ratio means something.
 _LEAST_BYTES = 600
+_CODE_OR_TABLE = re.compile(r"\s*\||.*[;{}]\s*$")
+_ASKS_TO_REPEAT = re.compile(
+    r"\b(?:writ|say|repeat|copy|typ|print|chant)\w*\b[^.?!]{0,120}\btimes\b", re.IGNORECASE
+)
 
 
 def repetition(candidate: Candidate, most: float, least_compressed: float) -> Verdict:
@@ -31,19 +37,23 @@ def repetition(candidate: Candidate, most: float, least_compressed: float) -> Ve
     the size in bytes, below which a text says next to nothing.
     """
     response = candidate.parts[1]
+    if _ASKS_TO_REPEAT.search(candidate.parts[0]):
+        return Verdict(True)
     lines = [
-        line for line in outside_fences(response).split("\n") if not line.lstrip().startswith("|")
+        line for line in outside_fences(response).split("\n") if not _CODE_OR_TABLE.match(line)
     ]
     found = words("\n".join(lines))
     if looped := loop_length(found):
-        return Verdict(False, "the same words over and over", looped / len(found))
-    share = max(repeated_words(found), repeated_lines(lines))
+        share = looped / len(found)
+        return Verdict(False, f"the same words over and over: {share:.2f} of its words", share)
+    share, unit = max((repeated_words(found), "words"), (repeated_lines(lines), "lines"))
     if share > most:
-        return Verdict(False, "repeats itself", share)
+        return Verdict(False, f"repeats itself: {share:.2f} of its {unit}", share)
     raw = response.encode()
     ratio = len(zlib.compress(raw)) / len(raw) if len(raw) >= _LEAST_BYTES else 1.0
     if ratio < least_compressed:
-        return Verdict(False, "next to nothing in many characters", ratio)
+        reason = f"next to nothing in many characters: {ratio:.3f} of them when compressed"
+        return Verdict(False, reason, ratio)
     return Verdict(True, value=share)
 
 

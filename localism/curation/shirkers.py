@@ -84,7 +84,8 @@ class Gate:
         probability = float(self.model.predict_proba([features(answer)])[0, 1])
         if probability < self.threshold:
             return Verdict(True, value=probability)
-        return Verdict(False, f"shirks (probability {probability:.2f})", probability)
+        reason = f"shirks: probability {probability:.2f}, the threshold is {self.threshold:.2f}"
+        return Verdict(False, reason, probability)
 
 
 def calibrate(samples: Sequence[Sample], false_alarms: float) -> Gate:

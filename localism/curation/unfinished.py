@@ -17,8 +17,10 @@ _SENTENCE_ENDS = re.compile(r"[.!?…।॥؟۔։።][\"'”’»)*_]*\s|[。！
 # No sentence, title or line of verse ends in one of these.
 _DANGLING = re.compile(
     r"(?:^|\s)(?:the|an|and|or|of|your|my|our|their|its|because|which|whose|than|und|oder|dass|weil"
+    r"|as|if|although|unless|during|between|among|into|onto"
     r"|eine|einen|einem|et|ou|des|du|avec|parce|los|las|para|porque|della|degli|perché|het|een)$"
 )
+_HEADING = re.compile(r"#{1,6}\s+\S")
 _CODE_SPAN = re.compile(r"`[^`\n]*`|\$[^$\n]+\$|https?://[^\s)]+")
 _BOLD = re.compile(r"(?<!\d)\*\*(?!\d)")
 _LETTERS_OF_QUOTES = ("“”", "„“”", "「」", "『』", "（）")
@@ -54,7 +56,12 @@ def _unfinished_line(lines: list[str]) -> str | None:
     if re.search(r"[:：]\**$", last) and not (before and re.search(r"[:：]\W*$", before[-1])):
         # The lines of a form end so too, and a last field stands among others.
         return "nothing after a colon" if item or len(words(last)) >= 4 else None
-    if re.search(r"[,;，、；]$|(?<![:;=-])[(\[{]$", last) and len(words(last)) >= 4:
+    if _HEADING.match(last) and _has_filled_heading(before):
+        return "nothing below the last heading"
+    is_prose = bool(_SENTENCE_ENDS.search("\n".join(lines)))  # lines of code end in ; too
+    if re.search(r"[,，、；]$|(?<![:;=-])[(\[{]$", last) and len(words(last)) >= 4:
+        return "no end of the sentence"
+    if re.search(r";$|[^\W\d_]-$", last) and len(words(last)) >= _SENTENCE_WORDS and is_prose:
         return "no end of the sentence"
     if _DANGLING.search(last):
         return "no end of the sentence"
@@ -63,9 +70,15 @@ def _unfinished_line(lines: list[str]) -> str | None:
 
 def _is_cut_sentence(last: str, before: list[str]) -> bool:
     """Whether the last line lacks the full stop that all lines of its kind have."""
-    if not last[-1].isalpha() or len(words(last)) < _SENTENCE_WORDS or _is_verbatim(last):
+    if not last[-1].isalpha() or _is_verbatim(last):
         return False
     is_item = bool(_ITEM.fullmatch(last))
+    if is_item:
+        items = [line for line in before if _ITEM.fullmatch(line)]
+        if len(items) >= 2 and all(_ENDS.search(line) for line in items):
+            return True
+    if len(words(last)) < _SENTENCE_WORDS:
+        return False
     peers = [
         line
         for line in before
@@ -78,6 +91,14 @@ def _is_cut_sentence(last: str, before: list[str]) -> bool:
     if is_item:
         return len(peers) >= 2
     return len(_SENTENCE_ENDS.findall("\n".join([*before, last]))) >= 2
+
+
+def _has_filled_heading(lines: list[str]) -> bool:
+    """Whether a heading has text below it: an outline of headings alone has none."""
+    return any(
+        _HEADING.match(line) and not _HEADING.match(below)
+        for line, below in zip(lines, lines[1:], strict=False)
+    )
 
 
 def _is_verbatim(line: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from localism.records import Sampling, Split, stable_id
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.client import Client, RequestFailed
 from localism.store import Store
 
 
@@ -66,7 +66,7 @@ async def answer_all(
         )
         on_done()
 
-    await for_each(items, work, client.in_flight)
+    await client.for_each(items, work)
 
 
 async def _answer(client: Client, item: HeldOutItem, sampling: Sampling) -> dict[str, str | None]:

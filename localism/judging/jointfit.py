@@ -47,23 +47,47 @@ class JointFit:
     @cached_property
     def phi_precision(self) -> Array:
         """(M, M), the inverse of phi's prior covariance."""
-        shared = np.full((len(self.wins), len(self.wins)), self.priors.phi_mean_sd**2)
-        own = self.priors.phi_sd**2 * np.eye(len(self.wins))
-        return np.asarray(np.linalg.inv(shared + own), dtype=np.float64)
+        return np.asarray(self._pull(np.eye(len(self.wins))), dtype=np.float64)
 
-    def solve(self, weights: Array, start: Array | None = None) -> Array:
+    def _pull(self, off: Array) -> Array:
+        """(B, M) distances of phi from its mean -> their product with phi_precision.
+
+        Split into the mean distance and the rest, whose precisions may be a million apart: as one
+        matrix product the two would cancel to rounding errors that stop the fit from ending.
+        """
+        count = len(self.wins)
+        mean = off.mean(axis=1, keepdims=True)
+        of_mean = self.priors.phi_sd**2 + count * self.priors.phi_mean_sd**2
+        return np.asarray((off - mean) / self.priors.phi_sd**2 + mean / of_mean, dtype=np.float64)
+
+    def solve(
+        self, weights: Array, start: Array | None = None, centres: Array | None = None
+    ) -> Array:
         """weights: (B, N), how often each item counts; start, result: (B, 2M + N).
 
-        The objective is strictly convex, so the mode is unique and does not depend on the start.
+        centres: (B, M) means of phi's prior, as from `drawn_centres`; phi_mean when absent.
+        The objective is strongly convex, so the mode is unique and does not depend on the start.
         Raises LocalismError if a fit does not converge.
         """
-        if start is None:
-            start = np.zeros((len(weights), 2 * self.wins.shape[0] + self.wins.shape[1]))
+        count, items = self.wins.shape
+        start = np.zeros((len(weights), 2 * count + items)) if start is None else start
+        centred = np.full((len(weights), count), self.priors.phi_mean)
+        centred = centred if centres is None else centres
         objective = Objective(
-            value=lambda points, rows: self._value(points, weights[rows]),
-            step=lambda points, rows: self._step(points, weights[rows]),
+            value=lambda points, rows: self._value(points, weights[rows], centred[rows]),
+            step=lambda points, rows: self._step(points, weights[rows], centred[rows]),
         )
         return minimise(objective, start, "length-controlled fit")
+
+    def drawn_centres(self, count: int, rng: np.random.Generator) -> Array:
+        """(count, M) draws from phi's prior, for fits that shall differ as the slopes might.
+
+        To refit with the prior's mean drawn from the prior is to draw from the posterior, exactly
+        so where the likelihood is Gaussian (randomize then optimize, Bardsley et al. 2014).
+        """
+        shared = self.priors.phi_mean_sd * rng.normal(size=(count, 1))
+        own = self.priors.phi_sd * rng.normal(size=(count, len(self.wins)))
+        return np.asarray(self.priors.phi_mean + shared + own, dtype=np.float64)
 
     def unpack(self, points: Array) -> tuple[Array, Array, Array]:
         """(B, 2M + N) -> theta (B, M), phi (B, M), gamma (B, N)."""
@@ -92,17 +116,19 @@ class JointFit:
         theta, phi, gamma = self.unpack(points)
         return theta[:, :, None] + phi[:, :, None] * self.terms + gamma[:, None, :]
 
-    def _value(self, points: Array, weights: Array) -> Array:
+    def _value(self, points: Array, weights: Array, centres: Array) -> Array:
         """Minus the log posterior, (B,), up to a constant."""
         theta, phi, gamma = self.unpack(points)
         logits = self._logits(points)
         misfit = (self.scored * softplus(logits) - self.wins * logits).sum(axis=1)
         misfit += 0.5 * (gamma / self.priors.gamma_sd) ** 2
-        off = phi - self.priors.phi_mean
-        penalty = (theta / self.priors.theta_sd) ** 2 + off * (off @ self.phi_precision)
+        off = phi - centres
+        apart = off - off.mean(axis=1, keepdims=True)  # as in _pull, for the same reason
+        penalty = (theta / self.priors.theta_sd) ** 2 + apart * self._pull(apart)
+        penalty += (off - apart) * self._pull(off - apart)
         return (weights * misfit).sum(axis=1) + 0.5 * penalty.sum(axis=1)
 
-    def _step(self, points: Array, weights: Array) -> NewtonStep:
+    def _step(self, points: Array, weights: Array, centres: Array) -> NewtonStep:
         """Gradient and Newton direction; gamma's diagonal block goes by its Schur complement.
 
         The gamma rows of the system are divided by the item weights, so that an item of weight 0
@@ -117,7 +143,7 @@ class JointFit:
         theta_gradient = np.einsum("bmi,bi->bm", residual, weights)
         theta_gradient += theta / self.priors.theta_sd**2
         phi_gradient = np.einsum("bmi,mi,bi->bm", residual, self.terms, weights)
-        phi_gradient += (phi - self.priors.phi_mean) @ self.phi_precision
+        phi_gradient += self._pull(phi - centres)
         head_gradient = np.concatenate([theta_gradient, phi_gradient], axis=1)
 
         hessian = self._head_hessian(slope, weights)

@@ -31,7 +31,7 @@ from localism.judging.heldout import HeldOutItem
 from localism.judging.winrate import Battles
 from localism.prompting.packs import Pack
 from localism.records import Split, stable_id
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.client import Client, RequestFailed
 from localism.store import Store
 
 # Below this the judge means to write something else, and the ratio of the two labels says little.
@@ -138,13 +138,7 @@ async def judge_all(
     """Ask the judge about each pairing; one judgment row each, unscored ones with their reason."""
 
     async def work(pairing: Pairing) -> None:
-        try:
-            if kind == "likelihood":
-                verdict, turn_id = await _compare_likelihoods(client, pairing)
-            else:
-                verdict, turn_id = await _ask_for_letter(client, pack, pairing)
-        except RequestFailed as failed:  # too long for the judge, or refused for good
-            verdict, turn_id = Verdict(None, None, str(failed)), None
+        verdict, turn_id = await verdict_on(client, pack, pairing, kind)
         key = (pairing.answer_id, pairing.answer_first, client.model_fingerprint)
         store.add(
             "judgment",
@@ -161,7 +155,22 @@ async def judge_all(
         )
         on_done()
 
-    await for_each(pairings, work, client.in_flight)
+    await client.for_each(pairings, work)
+
+
+async def verdict_on(
+    client: Client, pack: Pack, pairing: Pairing, kind: Literal["letter", "likelihood"]
+) -> tuple[Verdict, str | None]:
+    """The judge's verdict on one pairing and the turn that it was read from.
+
+    Unscored, with the reason, where the pairing is too long for the judge or refused for good.
+    """
+    try:
+        if kind == "likelihood":
+            return await _compare_likelihoods(client, pairing)
+        return await _ask_for_letter(client, pack, pairing)
+    except RequestFailed as failed:
+        return Verdict(None, None, str(failed)), None
 
 
 async def _ask_for_letter(

@@ -16,6 +16,7 @@ and pooling the length slope is what makes 100 items enough. The prior widths ar
 in rank.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -180,31 +181,40 @@ def length_terms(battles: Battles) -> Array:
     return terms
 
 
-def priors_for(model_count: int, phi_calibrated: float | None) -> Priors:
-    """The widths of the model above; for a lone candidate, all but its quality held fixed."""
+def priors_for(model_count: int, phi_calibrated: float | None, phi_error: float = 0.0) -> Priors:
+    """The widths of the model above; for a lone candidate, all but its quality held fixed.
+
+    phi_error: standard error of phi_calibrated; a slope that was measured badly binds less.
+    """
     if model_count == 1:
         phi = LONE_PHI if phi_calibrated is None else phi_calibrated
         return Priors(THETA_SD, LONE_GAMMA_SD, phi, 0.0, LONE_PHI_SD)
     if phi_calibrated is None:
         return Priors(THETA_SD, GAMMA_SD, *VAGUE_PHI, PHI_SD)
-    return Priors(THETA_SD, GAMMA_SD, phi_calibrated, CALIBRATED_PHI_SD, PHI_SD)
+    width = math.hypot(CALIBRATED_PHI_SD, phi_error)
+    return Priors(THETA_SD, GAMMA_SD, phi_calibrated, width, PHI_SD)
 
 
 def length_controlled(
-    battles: Battles, *, phi_calibrated: float | None = None, priors: Priors | None = None
+    battles: Battles,
+    *,
+    phi_calibrated: float | None = None,
+    phi_error: float = 0.0,
+    priors: Priors | None = None,
 ) -> LengthControlled:
     """Length-controlled win rates of all candidates, from one fit of all of them together.
 
     phi_calibrated: this judge's own length slope (negative for one that likes length), where
-    measured. Without item terms a slope comes out flatter (GPT-4-1106: -1.0 without, -1.75 with
-    them), so a lone candidate wants one that was measured without.
+    measured (calibration.py), with its standard error. Without item terms a slope comes out
+    flatter (GPT-4-1106: -1.0 without, -1.75 with them), so a lone candidate wants one that was
+    measured without.
     priors: other widths than `priors_for` gives, to compare estimators.
     A score belongs to its pool: adding a candidate moves the others' scores a little.
     Raises LocalismError if the fit does not converge.
     """
     scored = battles.scored
     models, items = np.flatnonzero(scored.any(axis=1)), np.flatnonzero(scored.any(axis=0))
-    priors = priors or priors_for(len(models), phi_calibrated)
+    priors = priors or priors_for(len(models), phi_calibrated, phi_error)
     theta, phi = np.full(len(battles.models), np.nan), np.full(len(battles.models), np.nan)
     gamma = np.full(len(battles.items), np.nan)
     values: list[float | None] = [None] * len(battles.models)

@@ -43,7 +43,7 @@ def winrate_report(
     if compat and not difficulty:
         raise _misused("--compat needs the items' difficulties", "add --difficulty FILE.csv")
     if compat and phi_calibrated is not None:
-        raise _misused("--compat has no use for a calibrated length slope", "leave the slope out")
+        raise _misused("--compat has no use for --length-slope", "leave the slope out")
     if bool(gamed) != bool(gamed_lengths):
         raise _misused("--gamed and --gamed-lengths go together", "give both or neither")
     battles = read_preferences_csv(path)

@@ -109,6 +109,15 @@ def without_thinking(text: str) -> str | None:
     return text[first.end() if first and first["closes"] else start :]
 
 
+def bare_answer(text: str) -> str | None:
+    """A reply that is the answer alone, without thinking and control tokens; None if none is left.
+
+    For calls that ask for no form at all.
+    """
+    answer = without_thinking(readable(text))
+    return (without_edge_tokens(answer) or None) if answer is not None else None
+
+
 def first_thought(text: str) -> tuple[int, int | None] | None:
     """Start and end of the first block of thinking that opens at the start of a line."""
     found = _LINE_OPENS.search(text)

@@ -1,22 +1,49 @@
 """pack.toml of a prompt pack -> a checked Manifest, or every mistake in it with its fix."""
 
-import difflib
+import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from localism.errors import ConfigError
+from localism.toml_mistakes import Mistake, Place, mistakes
 
 MANUAL = "docs/prompt-packs.md lists every key; prompts/compact/pack.toml is a short example"
 
+
+def _one_line(text: str) -> str:
+    if len(text.splitlines()) > 1:
+        raise ValueError("a heading is one line, for replies are searched line by line")
+    return text
+
+
+def _file_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
+        raise ValueError("a file is named after it: use letters, digits, - and _ alone")
+    return text
+
+
+def _one_word(text: str) -> str:
+    if len(text.split()) > 1:
+        raise ValueError(f"{text!r} is several words; a judge answers with one token")
+    return text
+
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-# A heading is found line by line, and the name of a template is the name of its file.
-Line = Annotated[Text, StringConstraints(pattern=r"^[^\r\n]+$")]
-TemplateName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
-Labels = Annotated[tuple[Text, Text], Field(strict=False)]  # TOML has lists and no tuples
+Line = Annotated[Text, AfterValidator(_one_line)]
+TemplateName = Annotated[str, AfterValidator(_file_name)]
+Label = Annotated[Text, AfterValidator(_one_word)]
+Labels = Annotated[tuple[Label, Label], Field(strict=False)]  # TOML has lists and no tuples
 When = Literal["always", "cut off"]
 
 
@@ -92,29 +119,43 @@ class Manifest(Table):
     extract: Lists
 
 
-def read_manifest(path: Path) -> tuple[dict[str, Any], Manifest | None, list[ConfigError]]:
-    """The raw tables, the Manifest unless its form is wrong, and every mistake found."""
+class Read(NamedTuple):
+    """What could be read of a pack.toml."""
+
+    manifest: Manifest | None
+    """None when its form is wrong."""
+    of_turns: dict[str, str] | None
+    """Template -> the first turn that uses it; None when the turns themselves are wrong."""
+    mistakes: list[ConfigError]
+    """Every mistake found."""
+
+
+def read_manifest(path: Path) -> Read:
+    """The Manifest, and every mistake in it."""
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
         problem = "prompt pack manifest is not valid TOML"
-        return {}, None, [ConfigError(problem, where=f"{path}: {broken}", fix="mend that line")]
+        error = ConfigError(problem, where=f"{path}: {broken}", fix="mend that line")
+        return Read(None, None, [error])
     try:
         manifest = Manifest.model_validate(table)
     except ValidationError as wrong:
-        return table, None, [_explain(dict(error), path) for error in wrong.errors()]
-    return table, manifest, list(_contradictions(manifest, path))
+        found = mistakes(wrong, Manifest, MANUAL)
+        errors = [_error(mistake, path) for mistake in found]
+        # A table that is missing or unknown may be the turns under another name.
+        if any(mistake.place[0] == "turns" or len(mistake.place) == 1 for mistake in found):
+            return Read(None, None, errors)
+        turns = map(TurnTable.model_validate, table["turns"])
+        return Read(None, turn_templates(turns), errors)
+    return Read(manifest, turn_templates(manifest.turns), list(_contradictions(manifest, path)))
 
 
-def turn_templates(table: dict[str, Any]) -> dict[str, str]:
-    """Template -> the first turn that uses it, as far as raw tables say so."""
+def turn_templates(turns: Iterable[TurnTable]) -> dict[str, str]:
+    """Template -> the first turn that uses it."""
     found: dict[str, str] = {}
-    turns = table.get("turns")
-    for turn in turns if isinstance(turns, list) else []:
-        name = turn.get("name") if isinstance(turn, dict) else None
-        template = turn.get("template", name) if name else None
-        if isinstance(name, str) and isinstance(template, str):
-            found.setdefault(template, name)
+    for turn in turns:
+        found.setdefault(turn.template_name, turn.name)
     return found
 
 
@@ -167,37 +208,14 @@ def _possibly_last(turns: Sequence[TurnTable]) -> Iterator[tuple[int, TurnTable]
             return
 
 
-def _explain(error: dict[str, Any], path: Path) -> ConfigError:
-    place, kind = list(error["loc"]), error["type"]
-    key = next(part for part in reversed(place) if isinstance(part, str))
-    if kind == "extra_forbidden":
-        known = _known_keys(place[:-1])
-        near = difflib.get_close_matches(str(key), known, 1, 0.5)
-        fix = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-        return ConfigError(f"unknown key {key}", where=f"{path} {_spell(place)}", fix=fix)
-    if kind == "missing":
-        return ConfigError(
-            f"{key} is missing", where=f"{path} {_spell(place)}", fix=f"add it; {MANUAL}"
-        )
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return ConfigError(
-        f"{key}: {message}", where=f"{path} {_spell(place)} = {error['input']!r}", fix=MANUAL
-    )
+def _error(mistake: Mistake, path: Path) -> ConfigError:
+    where = f"{path} {_spell(mistake.place)}{mistake.value}"
+    return ConfigError(mistake.problem, where=where, fix=mistake.fix)
 
 
-def _spell(place: list[str | int]) -> str:
-    """['turns', 1, 'when'] -> '[[turns]] number 2: when'; others as '[extract].top_p'."""
+def _spell(place: Place) -> str:
+    """('turns', 1, 'when') -> '[[turns]] number 2: when'; others as '[extract].top_p'."""
     if place[0] == "turns" and len(place) > 1:
         key = f": {place[2]}" if len(place) > 2 else ""
         return f"[[turns]] number {int(place[1]) + 1}{key}"
     return f"[{place[0]}]" + "".join(f".{part}" for part in place[1:2])
-
-
-def _known_keys(place: list[str | int]) -> list[str]:
-    """The keys of the table at that place."""
-    table: Any = Manifest
-    for part in place:
-        if isinstance(part, str):
-            table = table.model_fields[part].annotation
-            table = get_args(table)[0] if get_args(table) else table
-    return list(table.model_fields)

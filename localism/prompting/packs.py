@@ -18,7 +18,7 @@ import jinja2.meta
 import jinja2.sandbox
 
 from localism.errors import ConfigError
-from localism.prompting.manifest import Manifest, read_manifest, turn_templates
+from localism.prompting.manifest import Manifest, read_manifest
 from localism.records import Sampling, stable_id
 
 # What each template may use. A template that needs something else could never be filled.
@@ -34,6 +34,8 @@ VARIABLES: dict[str, set[str]] = {
     "shows_skill": {"instruction", "response", "skill"},
     "brevity": {"instruction"},
     "junk": {"instruction"},
+    "longer": {"instruction", "response"},
+    "shorter": {"instruction", "response"},
 }
 # The same for the templates of turns, whatever a pack calls them.
 TURN_VARIABLES = {"skills", "query_type", "structured"}
@@ -48,6 +50,8 @@ ABOUT = {
     "shows_skill": {"response", "skill"},
     "brevity": {"instruction"},
     "junk": {"instruction"},
+    "longer": {"response"},
+    "shorter": {"response"},
 }
 # What a pack may do without; whoever gives one of these a value asks Pack.uses first.
 OPTIONAL = {"domain", "field", "subject", "marker"}
@@ -170,7 +174,7 @@ def pack_names() -> list[str]:
 def pack_folder(name_or_folder: str, asked_by: str = "models.toml [prompts].pack") -> Path:
     """The folder of a pack; ConfigError when there is none."""
     for folder in (Path(name_or_folder), packaged("prompts") / name_or_folder):
-        if (folder / "pack.toml").exists():
+        if (folder / "pack.toml").is_file():
             return folder
     raise ConfigError(
         f"no prompt pack named {name_or_folder!r}",
@@ -184,8 +188,8 @@ def examine(folder: Path) -> tuple[Pack | None, list[ConfigError]]:
 
     Contradictions between the keys of pack.toml are looked for when each key by itself is right.
     """
-    table, manifest, mistakes = read_manifest(folder / "pack.toml")
-    texts = Templates(folder, turn_templates(table))
+    manifest, of_turns, mistakes = read_manifest(folder / "pack.toml")
+    texts = Templates(folder, of_turns)
     mistakes += texts.mistakes
     if mistakes or not manifest:
         return None, mistakes
@@ -193,25 +197,31 @@ def examine(folder: Path) -> tuple[Pack | None, list[ConfigError]]:
 
 
 class Templates:
-    """The templates of a folder, compiled and filled once for trial."""
+    """The templates of a folder, compiled and filled once for trial.
 
-    def __init__(self, folder: Path, of_turns: Mapping[str, str]) -> None:
+    `of_turns` names the turn of each template of a turn. None means that the manifest does not tell
+    them: then any template may be a turn's.
+    """
+
+    def __init__(self, folder: Path, of_turns: Mapping[str, str] | None) -> None:
         self.folder = folder
         self.compiled: dict[str, jinja2.Template] = {}
         self.variables: dict[str, frozenset[str]] = {}
         """What each has a place for."""
         self.mistakes: list[ConfigError] = []
         """Every mistake found."""
-        self._allowed = {**dict.fromkeys(of_turns, TURN_VARIABLES), **VARIABLES}
+        self._there = sorted(folder.glob("*.txt"))
+        names = [path.stem for path in self._there] if of_turns is None else of_turns
+        self._allowed = {**dict.fromkeys(names, TURN_VARIABLES), **VARIABLES}
         self._environment = jinja2.sandbox.SandboxedEnvironment(
             loader=jinja2.FileSystemLoader(folder),
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        for path in sorted(folder.glob("*.txt")):
+        for path in self._there:
             self._compile(path)
-        self._look_for_missing(of_turns)
+        self._look_for_missing(of_turns or {})
         for name in self.compiled:
             self._try(name)
 
@@ -239,6 +249,10 @@ class Templates:
         except UnicodeDecodeError as broken:
             self._mistake("prompt template is not UTF-8", f"{path}: {broken}", "save it as UTF-8")
             return
+        except OSError as unread:
+            fix = "a template is a text file that can be read"
+            self._mistake("prompt template cannot be read", f"{path} ({unread.strerror})", fix)
+            return
         if unknown := used - allowed:
             self._mistake(
                 f"prompt template uses {', '.join(sorted(unknown))}, which nothing fills",
@@ -257,7 +271,7 @@ class Templates:
         self.variables[path.stem] = frozenset(used)
 
     def _look_for_missing(self, of_turns: Mapping[str, str]) -> None:
-        there = {path.stem for path in self.folder.glob("*.txt")}
+        there = {path.stem for path in self._there}
         for name in sorted(set(REQUIRED) - there):
             fix = "add the template; prompts/compact/ shows them all"
             self._mistake(f"prompt pack lacks {name}.txt", self.folder, fix)

@@ -101,6 +101,7 @@ def _uses(pack: Pack) -> list[str]:
         "answers rated by the judge": pack.has("rate"),
         "brief answers": pack.has("brevity"),
         "junk answers": pack.has("junk"),
+        "calibrating the judge": pack.has("longer") and pack.has("shorter"),
     }
     able = ", ".join(name for name, is_able in abilities.items() if is_able)
     lacking = ", ".join(name for name, is_able in abilities.items() if not is_able)

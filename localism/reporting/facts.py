@@ -37,6 +37,10 @@ def collect(context: Context) -> dict[str, Any]:
         "assets": query("SELECT * FROM asset ORDER BY role"),
         "books": query("SELECT * FROM books"),
         "tokens": query("SELECT * FROM tokens"),
+        "carried_over": query(
+            "SELECT detail->>'parent' AS parent, (detail->>'turns')::BIGINT AS calls "
+            "FROM event WHERE kind = 'forked'"
+        ),
         "splits": query(
             "SELECT m.split, count(*) AS planned, "
             "count(*) FILTER (c.status IN ('written', 'accepted', 'rejected')) AS written, "
@@ -70,8 +74,11 @@ def collect(context: Context) -> dict[str, Any]:
             "GROUP BY ALL ORDER BY cl.size DESC, cl.name LIMIT 12"
         ),
         "query_types": query("SELECT * FROM query_type_coverage WHERE split = 'train'"),
-        "checkpoints": query("SELECT * FROM checkpoint_curve"),
-        "scores": query("SELECT * FROM score WHERE split = 'test'"),
+        "checkpoints": query("SELECT * FROM checkpoint_curve WHERE training = 'main'"),
+        "scores": query(
+            "SELECT * FROM score WHERE split = 'test' AND model_id NOT IN"
+            " (SELECT checkpoint_id FROM checkpoint WHERE training <> 'main')"
+        ),
         "examples": query(_EXAMPLES),
         "duels": query(_DUELS),
         "refused": offline.refused_connections(context.folder),
@@ -106,7 +113,7 @@ _DUELS = """
 WITH judged AS (
     SELECT a.mix_id, a.text AS picked, avg(j.preference) AS preference
     FROM answer a JOIN checkpoint k ON k.checkpoint_id = a.model_id AND k.picked
-    JOIN judgment j USING (answer_id) WHERE a.split = 'test' GROUP BY ALL
+     AND k.training = 'main' JOIN judgment j USING (answer_id) WHERE a.split = 'test' GROUP BY ALL
     HAVING avg(j.preference) IS NOT NULL
 ), placed AS (
     SELECT *, row_number() OVER (ORDER BY preference, mix_id) AS place, count(*) OVER () AS n

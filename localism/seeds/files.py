@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 from localism.config import Extract, SeedSource
 from localism.errors import ConfigError
@@ -34,6 +34,7 @@ SPLIT_WORDS = {"train", "training", "validation", "valid", "dev", "test", "eval"
 _SHARD = re.compile(r"(?:.*-)?(\w+)-\d+-of-\d+.*")
 
 Row = dict[str, Any]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,13 @@ def sample_sources(section: Extract, seed: int) -> list[SeedExample]:
     return drawn
 
 
-def reservoir(every: Iterable[SeedExample], count: int, random: Random) -> list[SeedExample]:
+def reservoir(every: Iterable[Item], count: int, random: Random) -> list[Item]:
     """`count` of them, each as likely as any other; holds no more than that in memory.
 
     Vitter's algorithm R: it draws a number for each row, so that the way in which rows were
     batched has no part in the outcome.
     """
-    kept: list[SeedExample] = []
+    kept: list[Item] = []
     for number, example in enumerate(every):
         if number < count:
             kept.append(example)

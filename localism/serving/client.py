@@ -7,17 +7,22 @@ gets its finished turns back for nothing.
 
 import asyncio
 import json
+import math
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from localism.context import Context
-from localism.errors import ConfigError
+from localism.errors import ConfigError, OutOfTime
 from localism.records import Choice, Likelihood, Reply, Sampling, stable_id
 from localism.serving import swap
+from localism.serving.crew import Crew
 from localism.serving.endpoints import Endpoints, Lost
 from localism.serving.engine import Engine
+from localism.serving.labels import Labels
+from localism.serving.load import LOOK_SECONDS, Limit
 from localism.store import Row, now
 
 if TYPE_CHECKING:
@@ -34,9 +39,8 @@ RETRIED_STATUS = frozenset({408, 429})
 CHARACTERS_PER_TOKEN = 3
 # vLLM reports an impossible token as -9999; JSON has no minus infinity.
 LOWEST_LOGPROB = -9999.0
-# More conversations than the engine decodes at once: while one replies and asks its next turn,
-# another waits in the engine's queue and takes the free place.
-QUEUED = 1.25
+# What has begun when the time is up may take so much longer.
+GRACE_SECONDS = 300.0
 
 
 class RequestFailed(Exception):
@@ -57,23 +61,21 @@ class Client:
         stage: str,
         endpoints: Endpoints,
         fingerprint: str,
-        in_flight: int,
+        limit: Limit,
         engine: Engine | None = None,
     ) -> None:
         self._store, self._seed = context.store, context.config.seed
         self._pack = context.config.prompts.pack
         self._role, self._stage = role, stage
         self.endpoints, self.engine = endpoints, engine
-        self.in_flight = in_flight
-        """How many conversations to keep going at once."""
+        self._limit, self._deadline = limit, context.deadline
         self.model_fingerprint = ""
         """Of the weights that answer now; part of every turn's id."""
         self.stop_token_ids: list[int] = []
         """Ends of a reply beside those that the engine knows; see swap."""
         self._known: set[str] = set()
         self._asking: dict[str, asyncio.Event] = {}
-        self._labels: dict[str, int] = {}
-        self._labels_lock = asyncio.Lock()
+        self._labels = Labels(self._tokenize, role, f"prompt pack {self._pack}: labels")
         self.use_fingerprint(fingerprint)
 
     def use_fingerprint(self, fingerprint: str) -> None:
@@ -83,6 +85,54 @@ class Client:
             "SELECT turn_id FROM turn WHERE model_fingerprint = ?", [fingerprint]
         )
         self._known = {row["turn_id"] for row in rows}
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests to keep going at once; for_each lets it follow the server's load."""
+        return self._limit.now
+
+    async def for_each(
+        self,
+        items: Iterable[Item],
+        work: Callable[[Item], Awaitable[object]],
+        *,
+        requests_each: int = 1,
+        until: float = math.inf,
+    ) -> None:
+        """Run work(item) for every item, as many at once as the server can use.
+
+        requests_each: how many of them the work on one item asks at the same time. After the
+        context's deadline, or the moment `until` of time.monotonic(), no item is begun any more;
+        those in flight get GRACE_SECONDS, and then OutOfTime says that some were left. The first
+        exception of the work cancels the rest and is raised.
+        """
+        crew = Crew(items, work, max(1, self.in_flight // requests_each))
+        loop, left = asyncio.get_running_loop(), min(until, self._deadline) - time.monotonic()
+        calls: list[asyncio.TimerHandle] = []
+        if left <= 0:
+            crew.close()
+        if math.isfinite(left):
+            calls.append(loop.call_later(left, crew.close))
+            calls.append(loop.call_later(max(0.0, left) + GRACE_SECONDS, crew.give_up))
+        steering = asyncio.create_task(self._steer(crew, requests_each))
+        try:
+            await crew.finish()
+        finally:
+            for call in calls:
+                call.cancel()
+            steering.cancel()
+            await asyncio.gather(steering, return_exceptions=True)
+        if crew.is_cut_short:
+            raise OutOfTime
+
+    async def _steer(self, crew: Crew[Item], requests_each: int) -> None:
+        """Look at the servers about once a second and let the crew follow."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            load = await self.endpoints.load()
+            if load:
+                limit = self._limit.follow(load, crew.active * requests_each)
+                crew.resize(max(1, limit // requests_each))
 
     def conversation(self, sample: int = 0) -> "Conversation":
         """A new, empty chat; `sample` tells several of the same content apart."""
@@ -104,19 +154,25 @@ class Client:
     async def choose(self, prompt: str, labels: tuple[str, ...], template: str) -> Choice:
         """How likely each label is as the reply's first token, over the full vocabulary.
 
-        Greedy, one token; exact log-probabilities before any mask. Raises ConfigError for a label
-        that is not one token of this model, RequestFailed as Conversation.say.
+        Greedy, one token; exact log-probabilities before any mask, summed over a label's one-token
+        spellings. Raises ConfigError for labels that single tokens of this model do not tell
+        apart, RequestFailed as Conversation.say.
         """
         sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=1)
         asked = sampling.as_json()
         turn_id = stable_id(self.model_fingerprint, None, prompt, asked, 0, list(labels))
 
         async def ask() -> Row:
-            ids = await self._token_ids(labels)
+            spelled = await self._spellings(labels)
+            ids = [token for tokens in spelled for token in tokens]
             extra = {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}
             messages = [{"role": "user", "content": prompt}]
             reply, seconds = await self._ask(messages, sampling, {"logprobs": True}, extra)
-            logprobs = dict(zip(labels, _logprobs_of(reply, ids), strict=True))
+            found = _logprobs_of(reply, ids)
+            logprobs = {
+                label: _log_of_sum([found[token] for token in tokens])
+                for label, tokens in zip(labels, spelled, strict=True)
+            }
             return self._row(
                 turn_id,
                 None,
@@ -321,48 +377,16 @@ class Client:
                 await asyncio.sleep(wait)
         raise RequestFailed(f"no answer in {ATTEMPTS} attempts; the last: {problem}")
 
-    async def _token_ids(self, labels: tuple[str, ...]) -> list[int]:
-        async with self._labels_lock:
-            for label in labels:
-                if label not in self._labels:
-                    self._labels[label] = await self._token_id(label)
-        return [self._labels[label] for label in labels]
-
-    async def _token_id(self, label: str) -> int:
-        """The one token that the label is right after the generation prompt.
-
-        Asked of the server, as a difference of two rendered chats: "m" alone and "m" after an
-        assistant header are different tokens in some vocabularies. Templates that render a
-        finished reply in another way than a started one leave the label by itself to be asked.
-        """
-
-        question = {"role": "user", "content": "?"}
-        reply = {"role": "assistant", "content": label}
-        alone: dict[str, Any] = {"prompt": label, "add_special_tokens": False}
-        begun: dict[str, Any] = {"messages": [question], "add_generation_prompt": True}
-        labelled: dict[str, Any] = {
-            "messages": [question, reply],
-            "add_generation_prompt": False,
-            "continue_final_message": True,
-        }
+    async def _spellings(self, labels: tuple[str, ...]) -> list[tuple[int, ...]]:
+        """The tokens by which a reply can begin with each label; see labels.py."""
         try:
-            before, after = await self._tokenize(begun), await self._tokenize(labelled)
-            tokens = after[len(before) :] if after[: len(before)] == before else []
-            if len(tokens) != 1:
-                tokens = await self._tokenize(alone)
+            return await self._labels.spellings(labels)
         except RequestFailed as refused:
             raise ConfigError(
                 "this endpoint cannot judge by token probabilities: it has no /tokenize",
                 where=f"{self.endpoints.all[0].url}: {refused.reason}"[:400],
                 fix="serve the judge with vLLM, or give its folder as [judge].path",
             ) from None
-        if len(tokens) != 1:
-            raise ConfigError(
-                f"the label {label!r} is {len(tokens)} tokens of the {self._role}, not one",
-                where=f"prompt pack {self._pack}: labels",
-                fix="use labels that are one token each, for instance single letters",
-            )
-        return tokens[0]
 
     async def _tokenize(self, request: dict[str, Any]) -> list[int]:
         body = {"model": self.endpoints.model_name, **request}
@@ -405,41 +429,24 @@ class Conversation:
         return reply
 
 
-async def for_each(
-    items: Iterable[Item], work: Callable[[Item], Awaitable[object]], in_flight: int
-) -> None:
-    """Run work(item) for every item, at most `in_flight` at once, in constant memory.
-
-    The first exception of a worker cancels the others and is raised.
-    """
-    rest = iter(items)
-
-    async def worker() -> None:
-        for item in rest:
-            await work(item)
-
-    workers = [asyncio.create_task(worker()) for _ in range(in_flight)]
-    try:
-        # gather raises the first exception in time, while the others still run.
-        await asyncio.gather(*workers)
-    finally:
-        for task in workers:
-            task.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-
-
-def _logprobs_of(reply: "ChatCompletion", ids: list[int]) -> list[float]:
+def _logprobs_of(reply: "ChatCompletion", ids: list[int]) -> dict[int, float]:
     listed = reply.choices[0].logprobs
     content = listed.content if listed else None
     found = {entry.token: entry.logprob for entry in content[0].top_logprobs} if content else {}
     try:
-        return [max(LOWEST_LOGPROB, found[f"token_id:{token}"]) for token in ids]
+        return {token: max(LOWEST_LOGPROB, found[f"token_id:{token}"]) for token in ids}
     except KeyError:
         raise ConfigError(
             "this endpoint cannot judge by token probabilities: it ignores logprob_token_ids",
             where=f"asked for tokens {ids}, got {sorted(found)[:5]}",
             fix="serve the judge with a current vLLM, or give its folder as [judge].path",
         ) from None
+
+
+def _log_of_sum(logprobs: list[float]) -> float:
+    """log(sum of exp(x)), exact for one and safe for impossible ones."""
+    most = max(logprobs)
+    return most + math.log(sum(math.exp(logprob - most) for logprob in logprobs))
 
 
 def _mean_logprob(reply: "ChatCompletion", begun: list[int], pack: str) -> float:

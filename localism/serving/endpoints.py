@@ -6,7 +6,10 @@ managed engine is revived and an external endpoint set aside until it lists the 
 
 import asyncio
 import math
+import os
 import random
+import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from localism.errors import ConfigError, StageError
 from localism.serving.engine import Engine
+from localism.serving.load import Figures, Load, read_figures, together
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -33,6 +37,7 @@ RATE_WINDOW_SECONDS = 30.0
 GATEWAY_STATUS = frozenset({502, 503, 504})
 # Tokenizing takes milliseconds; behind a queue of long prompts it has been seen to take seconds.
 POST_SECONDS = 300.0
+METRICS_SECONDS = 5.0
 
 
 class Lost(Exception):
@@ -107,13 +112,38 @@ class Endpoint:
     """Its next rest, in seconds; doubles while it stays dead."""
     waking: "asyncio.Task[None] | None" = None
     """Asks whether it is back."""
+    figures: Figures | None = None
+    """What it said of its load when it was last asked."""
+    has_figures: bool = True
+    """False once it turned out to publish none: a proxy, or another kind of server."""
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """JSON of a route that stands beside /v1."""
         return await self.api.post(self.url.removesuffix("/v1") + path, cast_to=object, body=body)
 
+    async def look(self) -> Figures | None:
+        """Its load now; None when it publishes none, or does not answer this time."""
+        import openai
 
-def connect(url: str, key: str, connections: int, generation: int = 0) -> Endpoint:
+        try:
+            text = await self.api.get(
+                self.url.removesuffix("/v1") + "/metrics",
+                cast_to=str,
+                # A redirect could lead to a host that may not be reached.
+                options={"timeout": METRICS_SECONDS, "follow_redirects": False},
+            )
+        except openai.APIConnectionError:
+            return None
+        except openai.APIStatusError as refused:
+            self.has_figures = refused.status_code >= 500
+            return None
+        self.last_heard = time.monotonic()
+        figures = read_figures(text)
+        self.has_figures = figures is not None
+        return figures
+
+
+def connect(url: str, key: str, generation: int = 0) -> Endpoint:
     """An endpoint; nothing is sent yet."""
     import httpx2
     import openai
@@ -121,7 +151,8 @@ def connect(url: str, key: str, connections: int, generation: int = 0) -> Endpoi
     transport = openai.DefaultAioHttpClient(
         # How long a reply may take is decided by Pace, not here.
         timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-        limits=httpx2.Limits(max_connections=connections, keepalive_expiry=KEEP_ALIVE_SECONDS),
+        # How many requests are sent at once is decided by serving.load.
+        limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS),
     )
     api = openai.AsyncOpenAI(
         base_url=url,
@@ -140,15 +171,13 @@ class Endpoints:
         self,
         urls: tuple[str, ...],
         key: str,
-        connections: int,
         give_up_seconds: float,
         engine: Engine | None = None,
     ) -> None:
-        self._key, self._connections = key, connections
-        self._give_up_seconds = give_up_seconds
+        self._key, self._give_up_seconds = key, give_up_seconds
         self._engine = engine
         generation = engine.generation if engine else 0
-        self.all = [connect(url, key, connections, generation) for url in urls]
+        self.all = [connect(url, key, generation) for url in urls]
         self.model_name = ""
         """As requests name it; see find_model."""
         self.pace = Pace()
@@ -209,7 +238,7 @@ class Endpoints:
             )
         except openai.APIConnectionError as lost:
             await self._lost(endpoint, lost)
-            raise Lost(str(lost)) from lost
+            raise Lost(cause_of(lost)) from lost
         except TimeoutError as silent:
             await self._lost(endpoint, silent, is_silent=True)
             raise Lost(str(silent)) from silent
@@ -234,7 +263,7 @@ class Endpoints:
             answer = await asyncio.wait_for(endpoint.post(path, body), POST_SECONDS)
         except openai.APIConnectionError as lost:
             await self._lost(endpoint, lost)
-            raise Lost(str(lost)) from lost
+            raise Lost(cause_of(lost)) from lost
         except TimeoutError as silent:
             await self._lost(endpoint, silent, is_silent=True)
             raise Lost(f"no answer to {path} in {POST_SECONDS:g} s") from silent
@@ -242,6 +271,18 @@ class Endpoints:
             endpoint.outstanding -= 1
         endpoint.last_heard = self._last_success = time.monotonic()
         return answer
+
+    async def load(self) -> Load | None:
+        """How busy the servers are; None when none is asked anything now, or one does not say."""
+        asked = [one for one in self.all if one.outstanding and not one.rests_until]
+        if not asked or not all(endpoint.has_figures for endpoint in asked):
+            return None
+        before = [endpoint.figures for endpoint in asked]
+        figures = await asyncio.gather(*(endpoint.look() for endpoint in asked))
+        for endpoint, found in zip(asked, figures, strict=True):
+            endpoint.figures = found or endpoint.figures
+        looks = [(now, old) for now, old in zip(figures, before, strict=True) if now]
+        return together(looks) if len(looks) == len(asked) else None
 
     async def pick(self) -> Endpoint:
         """The living endpoint with the fewest outstanding requests; waits while there is none."""
@@ -273,7 +314,7 @@ class Endpoints:
 
     def _set_aside(self, endpoint: Endpoint, problem: Exception) -> None:
         """No requests for a while; many that fail at the same moment count once."""
-        self._last_problem = f"{endpoint.url}: {problem}"
+        self._last_problem = f"{endpoint.url}: {cause_of(problem)}"
         if not endpoint.rests_until:
             endpoint.rests_until = time.monotonic() + endpoint.rest
             endpoint.rest = min(2 * endpoint.rest, REST_SECONDS[1])
@@ -297,9 +338,7 @@ class Endpoints:
         """The engine was started again, on another port."""
         assert self._engine is not None
         old = self.all[0]
-        self.all = [
-            connect(self._engine.url, self._key, self._connections, self._engine.generation)
-        ]
+        self.all = [connect(self._engine.url, self._key, self._engine.generation)]
         await old.api.close()
 
     def _hopeless(self, where: str) -> StageError:
@@ -316,6 +355,18 @@ class Endpoints:
             if endpoint.waking:
                 endpoint.waking.cancel()
             await endpoint.api.close()
+
+
+def cause_of(problem: BaseException) -> str:
+    """Why a connection failed; the openai package says "timed out" of each that never stood."""
+    cause = problem
+    while deeper := cause.__cause__ or cause.__context__:
+        cause = deeper
+    if isinstance(cause, socket.gaierror | ssl.SSLError):  # their numbers are not the system's
+        return cause.strerror or str(cause)
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno)
+    return str(problem)
 
 
 async def _answer(

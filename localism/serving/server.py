@@ -1,5 +1,6 @@
 """models.toml [teacher], [judge] or [student] -> a Client, for as long as a stage needs it."""
 
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,31 +9,40 @@ from localism import assets
 from localism.config import Served
 from localism.context import Context
 from localism.errors import ConfigError
-from localism.serving.client import QUEUED, Client
+from localism.serving.client import Client
 from localism.serving.endpoints import Endpoints
 from localism.serving.engine import Engine, table_of
+from localism.serving.load import QUEUED, Limit
 
-SPARE_CONNECTIONS = 16
+# Open files beside the connections: the corpus, logs, pipes, libraries.
+SPARE_FILES = 256
 
 
 @asynccontextmanager
 async def serve(
-    context: Context, role: str, stage: str, chat_template: Path | None = None
+    context: Context,
+    role: str,
+    stage: str,
+    chat_template: Path | None = None,
+    known_as: str | None = None,
 ) -> AsyncIterator[Client]:
     """A client of the role's model; vLLM is started at the first question, or endpoints are used.
 
     A stage whose every turn is in the ledger already, as after a fork, so costs no engine start.
-    `chat_template`: a Jinja file for a model without one. Log: logs/STAGE-ROLE.log of the run.
+    `chat_template`: a Jinja file for a model without one. `known_as`: how table asset calls a model
+    that is not the run's own of this role. Log: logs/STAGE-ROLE.log of the run.
     On exit, however it comes about, nothing that was started here is left.
     """
     section = context.config.served(role)
     if section.endpoints:
-        client = await _external(context, role, stage)
+        client = await _external(context, role, stage, known_as or role)
         try:
             yield client
         finally:
             await client.endpoints.close()
         return
+    if known_as:
+        assets.pin(context.store, assets.of_folder(known_as, section.path))
     engine = Engine(context, role, stage, chat_template)
     try:
         client = _managed(context, role, stage, engine)
@@ -46,41 +56,35 @@ async def serve(
 
 def _managed(context: Context, role: str, stage: str, engine: Engine) -> Client:
     section = context.config.served(role)
-    in_flight = _in_flight(context, stage, section, section.data_parallel)
-    endpoints = Endpoints(
-        (engine.url,),
-        engine.key,
-        in_flight + SPARE_CONNECTIONS,
-        section.start_timeout_seconds,
-        engine,
-    )
+    limit = _limit(context, stage, section, section.data_parallel)
+    endpoints = Endpoints((engine.url,), engine.key, section.start_timeout_seconds, engine)
     endpoints.model_name = role
     fingerprint = engine.fingerprint(engine.folder)
-    return Client(context, role, stage, endpoints, fingerprint, in_flight, engine)
+    return Client(context, role, stage, endpoints, fingerprint, limit, engine)
 
 
-async def _external(context: Context, role: str, stage: str) -> Client:
+async def _external(context: Context, role: str, stage: str, known_as: str) -> Client:
     section, table = context.config.served(role), table_of(context, role)
-    in_flight = _in_flight(context, stage, section, len(section.endpoints))
+    limit = _limit(context, stage, section, len(section.endpoints))
     endpoints = Endpoints(
-        section.endpoints,
-        _read_key(section, table),
-        in_flight + SPARE_CONNECTIONS,
-        section.start_timeout_seconds,
+        section.endpoints, _read_key(section, table), section.start_timeout_seconds
     )
     try:
         model = await endpoints.find_model(section.served_name, f"models.toml [{table}].endpoints")
-        asset = assets.served(role, model, section.endpoints)
+        asset = assets.served(known_as, model, section.endpoints)
         assets.pin(context.store, asset)
     except BaseException:
         await endpoints.close()
         raise
-    return Client(context, role, stage, endpoints, asset["fingerprint"], in_flight)
+    return Client(context, role, stage, endpoints, asset["fingerprint"], limit)
 
 
-def _in_flight(context: Context, stage: str, section: Served, engines: int) -> int:
+def _limit(context: Context, stage: str, section: Served, engines: int) -> Limit:
+    """How many requests to start with; each is a connection, and those are files."""
+    most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
     configured = context.config.generate.requests_in_flight if stage == "generate" else None
-    return configured or int(QUEUED * section.max_num_seqs * engines)
+    first = configured or int(QUEUED * section.max_num_seqs * engines)
+    return Limit(min(first, most), most, is_fixed=configured is not None)
 
 
 def _read_key(section: Served, table: str) -> str:

@@ -117,6 +117,8 @@ def read(path: Path) -> SkillList:
         text = content.decode("utf-8-sig")  # spreadsheets put a mark in front
     except FileNotFoundError:
         raise _unreadable(path, "there is no such file") from None
+    except OSError as unread:
+        raise _unreadable(path, (unread.strerror or str(unread)).lower()) from None
     except UnicodeDecodeError as wrong:
         raise _unreadable(path, f"it is not UTF-8 (byte {wrong.start})") from None
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -179,13 +181,14 @@ def check(
     `known` are the skills of the run, skill_id to name, and `clusters` the names of its clusters;
     without `known` the list starts a run, and skill_id and cluster do not matter.
     """
+    renamed = _renamed(listed.rows, known or {})
     first_line: dict[str, int] = {}
     mistakes: list[Mistake] = []
     for row in listed.rows:
         problems = [_name_problem(row, known or {}), _count_problem(row)]
         if known is not None:
             problems += [
-                _id_problem(row, known, first_line),
+                _id_problem(row, known, renamed, first_line),
                 _cluster_problem(row, known, clusters),
             ]
         mistakes += [Mistake(row.line, problem) for problem in problems if problem]
@@ -227,8 +230,17 @@ def _count_problem(row: ListedSkill) -> str | None:
     return None
 
 
+def _renamed(rows: Sequence[ListedSkill], known: Mapping[str, str]) -> set[str]:
+    """Names that a skill has in the run and not in the file any more."""
+    names = {row.skill_id: (row.written, row.name) for row in rows}
+    return {name for key, name in known.items() if key in names and name not in names[key]}
+
+
 def _id_problem(
-    row: ListedSkill, known: Mapping[str, str], first_line: dict[str, int]
+    row: ListedSkill,
+    known: Mapping[str, str],
+    renamed: Collection[str],
+    first_line: dict[str, int],
 ) -> str | None:
     """A skill_id that is gone is no mistake where the name says which skill is meant.
 
@@ -239,9 +251,14 @@ def _id_problem(
     if row.skill_id in first_line:
         return f"skill_id {_short(row.skill_id)} stands in line {first_line[row.skill_id]} too"
     first_line[row.skill_id] = row.line
-    if row.skill_id in known or row.name in known.values():
+    if row.skill_id in known:
         return None
-    return f"this run has no skill_id {_short(row.skill_id)}; leave it empty to add a skill"
+    unknown = f"this run has no skill_id {_short(row.skill_id)}"
+    if row.name in renamed:
+        unknown += f", and its skill {row.name} gets another name in this file"
+    elif row.name in known.values():
+        return None
+    return f"{unknown}; leave it empty to add a skill"
 
 
 def _cluster_problem(

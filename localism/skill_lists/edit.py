@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from localism import tables
 from localism.context import Context
 from localism.errors import UsageError
 from localism.records import stable_id
@@ -16,6 +17,8 @@ from localism.skill_lists.changes import Group, count_changes, grouped
 from localism.skill_lists.csv_file import ListedSkill, SkillList, check
 from localism.skill_lists.regroup import Regrouped
 from localism.store import Row, Store
+
+LINES_SHOWN = 5
 
 
 def bring_in(context: Context, listed: SkillList) -> str:
@@ -105,14 +108,18 @@ def _who(listed: SkillList) -> dict[str, Any]:
 
 def _edit(context: Context, listed: SkillList) -> str:
     store = context.store
+    last = "SELECT arg_max(detail->>'sha256', happened_at) FROM event WHERE kind = 'skills_edited'"
+    if store.value(last) == listed.sha256:  # names that were swapped would be swapped back
+        return f"no change: {listed.path.name} was the last import"
     skills = {row["skill_id"]: row for row in store.query("FROM skill ORDER BY name")}
     clusters = {row["cluster_id"]: row for row in store.query("FROM cluster ORDER BY name")}
     named = {row["name"]: key for key, row in clusters.items()}
     check(listed, {key: row["name"] for key, row in skills.items()}, named)
     groups = grouped(listed, skills)
-    changes, unread = count_changes(groups, skills), _unread(listed, skills, clusters)
+    changes = count_changes(groups, skills)
+    notes = _unread(listed, skills, clusters) + _by_name(groups, listed, skills)
     if not any(vars(changes).values()):
-        return f"no change{unread}"
+        return f"no change{notes}"
     after = Regrouped(groups, skills, clusters, named)
     with store.transaction():
         _point_labels(store, listed, groups, skills)
@@ -121,7 +128,7 @@ def _edit(context: Context, listed: SkillList) -> str:
             store.execute(f"DELETE FROM {table}")
             store.add_rows(table, rows)
         store.event("skills_edited", "cluster", **_who(listed), **vars(changes))
-    return f"{changes}: {len(groups):,} skills in {len(after.members):,} clusters{unread}"
+    return f"{changes}: {len(groups):,} skills in {len(after.members):,} clusters{notes}"
 
 
 def _unread(listed: SkillList, skills: Mapping[str, Row], clusters: Mapping[str, Row]) -> str:
@@ -136,9 +143,28 @@ def _unread(listed: SkillList, skills: Mapping[str, Row], clusters: Mapping[str,
             )  # fmt: skip
     if not differ:
         return ""
-    return (
-        f"; only names are read of skills that exist, {differ:,} rows have another count or cluster"
-    )
+    rows = tables.number_of(differ, "row")
+    return f"; only names are read of skills that exist, {rows} with another count or cluster"
+
+
+def _by_name(groups: Sequence[Group], listed: SkillList, skills: Mapping[str, Row]) -> str:
+    """A note on rows that mean a skill of the run by their name, and not by its skill_id."""
+    added = {row.line for group in groups for row in group.added}
+    rows = [row for row in listed.rows if row.skill_id not in skills and row.line not in added]
+    bare = [row.line for row in rows if not row.skill_id]
+    strange = [row.line for row in rows if row.skill_id]
+    note = ""
+    if bare:
+        note += f"; without skill_id, but a skill that the run has: {_lines(bare)}, nothing added"
+    if strange:
+        note += f"; a skill_id that the run has not, taken by name: {_lines(strange)}"
+    return note
+
+
+def _lines(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:LINES_SHOWN]))
+    more = len(numbers) - LINES_SHOWN
+    return f"line{'s' * (len(numbers) > 1)} {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def _point_labels(

@@ -35,7 +35,7 @@ def run(context: Context) -> str:
     progress.update(len(counts), len(counts), unit="names", detail="clustering")
     found = cluster_names(counts, vectors, config.cluster, config.seed)
     progress.update(len(counts), len(counts), unit="names", detail="measuring")
-    quality = measures(found, config.cluster, config.seed)
+    quality = measures(found, config.cluster, config.seed, context.more_skills())
     _save(store, found, places(found.vectors, config.seed), quality)
     warnings = [measure.warning for measure in quality if measure.warning]
     for warning in warnings:

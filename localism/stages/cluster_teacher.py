@@ -17,7 +17,7 @@ from localism.context import Context
 from localism.parsing.structured import one_text, read_text
 from localism.prompting.packs import Pack, load_pack
 from localism.records import Sampling
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.client import Client, RequestFailed
 from localism.serving.server import serve
 from localism.skill_names import normalise, readable
 from localism.stages.extract_seeds import shortened
@@ -86,7 +86,7 @@ async def _name(context: Context, client: Client, pack: Pack) -> int:
         replies[cluster["cluster_id"]] = read_text(text, "name")
         context.progress.update(len(replies), len(clusters), unit="clusters", detail="naming")
 
-    await for_each(clusters, ask, client.in_flight)
+    await client.for_each(clusters, ask)
     taken = {row["medoid"] for row in context.store.query("SELECT medoid FROM cluster")}
     named = 0
     for cluster in clusters:  # in one order, so that of two equal names the same one wins
@@ -141,7 +141,7 @@ async def _relabel(context: Context, client: Client, pack: Pack) -> int:
         done += 1
         context.progress.update(done, len(seeds), unit="seed examples", detail="relabelling")
 
-    await for_each(seeds, ask, client.in_flight)
+    await client.for_each(seeds, ask)
     context.store.execute(
         "UPDATE seed_example SET cluster_id = chosen.cluster_id, assigned_by = 'teacher'"
         " FROM (SELECT unnest(?) AS seed_id, unnest(?) AS cluster_id) chosen"

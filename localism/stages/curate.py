@@ -9,29 +9,26 @@ Alone: localism curate --run NAME
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from localism.benchmark_files import read_prompts
 from localism.context import Context
 from localism.curation import gates
 from localism.curation.candidate import Candidate, Verdict
-from localism.curation.duplicates import Texts
 from localism.curation.gates import Bounds, Markers
 from localism.curation.language import language
-from localism.curation.overlap import Prompts
 from localism.curation.personal import personal_data
 from localism.curation.repetition import repetition
+from localism.curation.strict import SHOWN, Rejected, too_strict
 from localism.curation.talk import refusal, self_talk
 from localism.errors import StageError
 from localism.judging.pairwise import read_verdict
 from localism.paths import embedded
 from localism.prompting.packs import Pack, load_pack
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.client import Client, RequestFailed
 from localism.serving.server import serve
-from localism.stages import curate_shirkers
+from localism.stages import curate_alike, curate_shirkers
 from localism.store import Row, Store
 from localism.weights import special_tokens
 
@@ -50,7 +47,8 @@ def run(context: Context) -> str:
     """
     store = context.store
     if store.value("SELECT count(*) FROM candidate WHERE status = 'written'"):
-        _decide(context, _candidates(store))
+        verdicts = decide(context, _candidates(store))
+        _store(store, verdicts, keep_judged=context.config.curate.skills == "judge")
     _refuse_empty_split(store)
     return _summary(context)
 
@@ -72,28 +70,44 @@ def _candidates(store: Store) -> list[Candidate]:
     return [Candidate(**{**row, "skills": tuple(row["skills"] or ())}) for row in rows]
 
 
-def _decide(context: Context, candidates: Sequence[Candidate]) -> None:
+def accepted_held_out(store: Store) -> list[Candidate]:
+    """The accepted examples of test and dev, which no other example may repeat."""
+    accepted = store.query("SELECT mix_id FROM candidate WHERE status = 'accepted'")
+    wanted = {row["mix_id"] for row in accepted}
+    return [one for one in _candidates(store) if one.split != "train" and one.mix_id in wanted]
+
+
+def decide(context: Context, candidates: Sequence[Candidate], stage: str = "curate") -> Verdicts:
+    """Every gate's verdict, up to the first that fails; model calls are the named stage's."""
     verdicts: Verdicts = {candidate.mix_id: {} for candidate in candidates}
     standing = list(candidates)
     for gate in context.config.curate.gates:
-        found = _verdicts_of(context, gate, standing)
+        found = _verdicts_of(context, gate, standing, stage)
         for mix_id, verdict in found.items():
             verdicts[mix_id][gate] = verdict
         # A gate may have nothing to say of a candidate: it goes on.
-        standing = [one for one in standing if found.get(one.mix_id, Verdict(True)).passed]
-    _store(context.store, verdicts, keep_judged=context.config.curate.skills == "judge")
+        passed = [one for one in standing if found.get(one.mix_id, Verdict(True)).passed]
+        rejected = [
+            Rejected(i, verdict.reason) for i, verdict in found.items() if not verdict.passed
+        ]
+        if problem := too_strict(gate, len(standing), rejected):
+            context.warn(stage, problem, gate=gate, examples=[r.mix_id for r in rejected[:SHOWN]])
+        standing = passed
+    return verdicts
 
 
 def _verdicts_of(
-    context: Context, gate: str, candidates: Sequence[Candidate]
+    context: Context, gate: str, candidates: Sequence[Candidate], stage: str
 ) -> dict[str, Verdict]:
     """What one gate says of the candidates that passed those before it."""
     if gate == "skills":
-        return _skill_verdicts(context, candidates)
+        return _skill_verdicts(context, candidates, stage)
     if gate == "shirker":
-        return curate_shirkers.verdicts(context, candidates)
+        return curate_shirkers.verdicts(context, candidates, stage)
+    if gate == "overlap":
+        return curate_alike.overlap_verdicts(context, candidates)
     if gate == "duplicate":
-        return duplicate_verdicts(candidates, context.config.curate.near_duplicate)
+        return curate_alike.duplicate_verdicts(context, candidates)
     judge = _gate(context, gate)
     verdicts: dict[str, Verdict] = {}
     for candidate in candidates:
@@ -113,10 +127,6 @@ def _gate(context: Context, name: str) -> Callable[[Candidate], Verdict]:
         return _length_gate(context)
     if name == "markers":
         return partial(gates.no_markers, markers=_markers(context))
-    if name == "overlap":
-        prompts = [prompt for path in curate.benchmarks for prompt in read_prompts(embedded(path))]
-        index = Prompts(prompts)
-        return partial(index.overlap, run=curate.overlap_words, most=curate.overlap_share)
     plain: dict[str, Callable[[Candidate], Verdict]] = {
         "parsed": gates.parsed,
         "complete": gates.complete,
@@ -163,14 +173,16 @@ def _markers(context: Context) -> Markers:
 # ---- skills --------------------------------------------------------------------------------
 
 
-def _skill_verdicts(context: Context, candidates: Sequence[Candidate]) -> dict[str, Verdict]:
+def _skill_verdicts(
+    context: Context, candidates: Sequence[Candidate], stage: str
+) -> dict[str, Verdict]:
     """Whether each candidate shows its skills, asked in the way that [curate].skills says."""
     if context.config.curate.skills == "words":
         return {candidate.mix_id: gates.says_skills(candidate) for candidate in candidates}
     judged = _judged(context.store)
     unjudged = [candidate for candidate in candidates if candidate.mix_id not in judged]
     if unjudged:
-        asyncio.run(_judge(context, unjudged, done=len(candidates) - len(unjudged)))
+        asyncio.run(_judge(context, unjudged, len(candidates) - len(unjudged), stage))
         judged = _judged(context.store)
     return {candidate.mix_id: judged[candidate.mix_id] for candidate in candidates}
 
@@ -180,11 +192,11 @@ def _judged(store: Store) -> dict[str, Verdict]:
     return {row.pop("mix_id"): Verdict(**row) for row in rows}
 
 
-async def _judge(context: Context, candidates: Sequence[Candidate], done: int) -> None:
+async def _judge(context: Context, candidates: Sequence[Candidate], done: int, stage: str) -> None:
     """Ask the judge about every skill; each verdict is stored as soon as it is there."""
     pack = load_pack(context.config.prompts.pack)
     total = done + len(candidates)
-    async with serve(context, role="judge", stage="curate") as client:
+    async with serve(context, role="judge", stage=stage) as client:
 
         async def work(candidate: Candidate) -> None:
             nonlocal done
@@ -194,7 +206,7 @@ async def _judge(context: Context, candidates: Sequence[Candidate], done: int) -
             speed = f"{client.tokens_per_second():,.0f} tok/s"
             context.progress.update(done, total, unit="candidates", detail=speed)
 
-        await for_each(candidates, work, client.in_flight)
+        await client.for_each(candidates, work)
 
 
 async def shows_skills(client: Client, pack: Pack, candidate: Candidate) -> Verdict:
@@ -215,28 +227,13 @@ async def shows_skills(client: Client, pack: Pack, candidate: Candidate) -> Verd
         if answer.preference is None:
             return Verdict(False, answer.reason)
         probabilities[skill] = answer.preference
-    missing = [skill for skill, shown in probabilities.items() if shown < SHOWN_THRESHOLD]
+    missing = [
+        f"{skill} ({shown:.2f})"
+        for skill, shown in probabilities.items()
+        if shown < SHOWN_THRESHOLD
+    ]
     reason = f"does not show every skill: {', '.join(missing)}" if missing else None
     return Verdict(not missing, reason, min(probabilities.values(), default=None))
-
-
-# ---- duplicates ----------------------------------------------------------------------------
-
-
-def duplicate_verdicts(candidates: Sequence[Candidate], threshold: float) -> dict[str, Verdict]:
-    """Each instruction against those accepted before it; the value is the likeness."""
-    texts = Texts([candidate.instruction or "" for candidate in candidates], threshold)
-    verdicts = {}
-    for index, candidate in enumerate(candidates):
-        match = texts.find(index)
-        if match is None:
-            texts.keep(index)
-            verdicts[candidate.mix_id] = Verdict(True)
-            continue
-        words = "same instruction" if match.is_same else "nearly the same instruction"
-        other = candidates[match.kept].mix_id
-        verdicts[candidate.mix_id] = Verdict(False, f"{words}: {other}", match.likeness)
-    return verdicts
 
 
 # ---- the corpus ----------------------------------------------------------------------------
@@ -308,12 +305,30 @@ def _summary(context: Context) -> str:
         """)
     }
     looked_at = store.value("SELECT count(*) FROM candidate WHERE status <> 'failed'")
-    by_gate = Counter(
-        row["gate"] for row in store.query("SELECT gate FROM verdict WHERE NOT passed")
-    )
+    by_gate = _rejected_by_gate(store)
+    gates_in_order = [gate for gate in context.config.curate.gates if gate in by_gate]
     out = ", ".join(
-        f"{by_gate[gate]:,} {gate}" for gate in context.config.curate.gates if by_gate[gate]
+        f"{len(by_gate[gate][1]):,} {gate}" for gate in gates_in_order if by_gate[gate][1]
     )
+    alarms = [too_strict(gate, *by_gate[gate]) for gate in gates_in_order]
     splits = ", ".join(f"{split} {kept.get(split, 0):,}" for split in reversed(SPLITS))
     text = f"kept {sum(kept.values()):,} of {looked_at:,} ({splits})"
-    return f"{text}; out: {out}" if out else text
+    text += f"; out: {out}" if out else ""
+    return "\n".join([text, *filter(None, alarms)])
+
+
+def _rejected_by_gate(store: Store) -> dict[str, tuple[int, list[Rejected]]]:
+    """Gate -> (candidates that it was shown, those that it rejected in the order of decide)."""
+    rows = store.query(
+        """
+        SELECT gate, count(*) AS reached,
+               list({mix_id: mix_id, reason: reason}
+                    ORDER BY list_position(?, split), ordinal) FILTER (NOT passed) AS rejected
+        FROM verdict JOIN mix USING (mix_id) GROUP BY gate
+        """,
+        [list(SPLITS)],
+    )
+    return {
+        row["gate"]: (row["reached"], [Rejected(**one) for one in row["rejected"] or []])
+        for row in rows
+    }

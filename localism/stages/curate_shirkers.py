@@ -13,8 +13,10 @@ from random import Random
 from localism.context import Context
 from localism.curation.candidate import Candidate, Verdict
 from localism.curation.shirkers import Answer, Gate, Sample, calibrate, expected_rating
+from localism.parsing.debris import bare_answer
 from localism.prompting.packs import Pack, load_pack
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.records import Reply
+from localism.serving.client import Client, RequestFailed
 from localism.serving.server import serve
 
 POOR = ("brevity", "junk")
@@ -27,26 +29,26 @@ Key = tuple[str, str]
 """(kind of answer, mix_id)."""
 
 
-def verdicts(context: Context, candidates: Sequence[Candidate]) -> dict[str, Verdict]:
+def verdicts(context: Context, candidates: Sequence[Candidate], stage: str) -> dict[str, Verdict]:
     """The gate's verdict on each candidate; those that could not be scored pass, and are counted.
 
     With too few candidates to calibrate on nothing is judged, and a warning says so.
     """
     if len(candidates) < 2 * LEAST_INSTRUCTIONS:
         context.warn(
-            "curate",
+            stage,
             f"{len(candidates)} candidates are too few to calibrate the gate for shirkers;"
             f" it wants {2 * LEAST_INSTRUCTIONS}",
         )
         return {}
-    return asyncio.run(Shirkers(context).judge(candidates))
+    return asyncio.run(Shirkers(context, stage).judge(candidates))
 
 
 class Shirkers:
     """One call of the stage's half."""
 
-    def __init__(self, context: Context) -> None:
-        self._context, self._config = context, context.config
+    def __init__(self, context: Context, stage: str) -> None:
+        self._context, self._config, self._stage = context, context.config, stage
         self._pack = load_pack(context.config.prompts.pack)
         self._done = 0
 
@@ -55,11 +57,11 @@ class Shirkers:
         chosen = self._chosen(candidates)
         poor: dict[Key, str] = {}
         role = "teacher" if self._config.judge.same_as else "judge"
-        async with serve(self._context, "teacher", "curate") as teacher:
+        async with serve(self._context, "teacher", self._stage) as teacher:
             await self.write_poor(teacher, chosen, poor)
             if role == "teacher":  # one engine start for both
                 return await self._decide(teacher, candidates, chosen, poor)
-        async with serve(self._context, role, "curate") as judge:
+        async with serve(self._context, role, self._stage) as judge:
             return await self._decide(judge, candidates, chosen, poor)
 
     def _chosen(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -73,20 +75,19 @@ class Shirkers:
         self, client: Client, chosen: Sequence[Candidate], poor: dict[Key, str]
     ) -> None:
         """Have the teacher answer the chosen instructions badly; what failed is left out."""
-        sampling = next(t.sampling for t in reversed(self._pack.turns))
 
         async def ask(task: tuple[Candidate, str]) -> None:
             candidate, kind = task
-            prompt = self._pack.render(kind, instruction=candidate.instruction)
             try:
-                reply = await client.conversation().say(prompt, template=kind, sampling=sampling)
+                reply = await poor_answer(client, self._pack, kind, candidate.instruction or "")
             except RequestFailed:
                 return
-            poor[kind, candidate.mix_id] = reply.text.strip()
+            if answer := bare_answer(reply.text):
+                poor[kind, candidate.mix_id] = answer
             self._progress(len(poor), len(tasks), "poor answers", client)
 
         tasks = [(candidate, kind) for candidate in chosen for kind in POOR]
-        await for_each(tasks, ask, client.in_flight)
+        await client.for_each(tasks, ask)
 
     async def _decide(
         self,
@@ -128,13 +129,13 @@ class Shirkers:
             scores[key] = await score(client, self._pack, self._config.judge.kind, *texts[key])
             self._progress(len(scores), len(texts), "answers scored", client)
 
-        await for_each(texts, ask, client.in_flight)
+        await client.for_each(texts, ask)
         return {key: scores[key] for key in texts}
 
     def _report(self, gate: Gate, unscored: int) -> None:
         self._context.store.event(
             "shirkers_calibrated",
-            "curate",
+            self._stage,
             threshold=gate.threshold,
             recall=gate.recall,
             false_alarms=gate.false_alarms,
@@ -145,7 +146,7 @@ class Shirkers:
         if low:
             named = ", ".join(f"{share:.0%} of {kind}" for kind, share in low.items())
             self._context.warn(
-                "curate",
+                self._stage,
                 f"the gate for shirkers catches only {named}"
                 f" (at {gate.false_alarms:.0%} false alarms); a stronger judge may do better",
             )
@@ -153,6 +154,13 @@ class Shirkers:
     def _progress(self, done: int, total: int, unit: str, client: Client) -> None:
         speed = f"{client.tokens_per_second():,.0f} tok/s"
         self._context.progress.update(done, total, unit=unit, detail=speed)
+
+
+async def poor_answer(client: Client, pack: Pack, kind: str, instruction: str) -> Reply:
+    """The teacher's brief or careless reply (paper, section 3.5); raises RequestFailed."""
+    sampling = next(turn.sampling for turn in reversed(pack.turns))
+    prompt = pack.render(kind, instruction=instruction)
+    return await client.conversation().say(prompt, template=kind, sampling=sampling)
 
 
 async def score(

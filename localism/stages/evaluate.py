@@ -2,7 +2,8 @@
 
 No earlier stage has seen these prompts, so the scores are not optimistic as those of pick are.
 Both models answer the same prompts and meet the same references: their difference is paired by
-prompt, and its interval is the answer to whether the fine-tuned model got better.
+prompt, and its interval is the answer to whether the fine-tuned model got better. Several trainings
+(--on SET) share the engines, and the base's answers.
 
 Alone: localism evaluate --run NAME
 """
@@ -20,60 +21,77 @@ from localism.judging.picking import PairedDifference, compare, paired_differenc
 from localism.judging.winrate import FEW_MODELS, length_controlled
 from localism.paths import embedded
 from localism.stages.pick import Contestant, contest, items_of
+from localism.training.sets import MAIN, Training, main_training
 
 BASE = "base"
 REFERENCE = "reference"
 
 
-def run(context: Context) -> str:
-    """Answer and judge the test prompts for both models, and say which is better by how much."""
-    picked = context.store.query("SELECT * FROM checkpoint WHERE picked")
-    if not picked:
-        raise StageError(
-            "no checkpoint has been picked",
-            where=str(context.folder),
-            fix=f"localism pick --run {context.folder.name}",
-        )
+def run(context: Context, trainings: Sequence[Training] = ()) -> str:
+    """Answer and judge the test prompts for base and picks, and say which is better by how much."""
+    chosen = trainings or [main_training(context.config)]
+    picks = {training: _picked(context, training) for training in chosen}
     items = items_of(context, "test")
     contestants = [
         Contestant(BASE, embedded(context.config.student.path)),
-        Contestant(picked[0]["checkpoint_id"], context.folder / picked[0]["path"]),
+        *(Contestant(row["checkpoint_id"], context.folder / row["path"]) for row in picks.values()),
     ]
     asyncio.run(contest(context, "evaluate", "test", contestants, items))
-    return settle(context, picked[0], items)
+    return "\n".join(
+        training.named(settle(context, training, row["checkpoint_id"], items))
+        for training, row in picks.items()
+    )
 
 
-def settle(context: Context, picked: dict[str, Any], items: Sequence[HeldOutItem]) -> str:
+def _picked(context: Context, training: Training) -> dict[str, Any]:
+    rows = context.store.query(
+        "SELECT * FROM checkpoint WHERE picked AND training = ?", [training.name]
+    )
+    if not rows:
+        raise StageError(
+            f"no checkpoint of {training.name} has been picked",
+            where=str(training.home(context.folder)),
+            fix=f"localism pick --run {context.folder.name}{training.option()}",
+        )
+    return rows[0]
+
+
+def settle(context: Context, training: Training, picked: str, items: Sequence[HeldOutItem]) -> str:
     """Score base and picked checkpoint on test, and the paired difference between them."""
     store, config = context.store, context.config
-    models = [BASE, picked["checkpoint_id"]]
+    models = [BASE, picked]
     fought = battles(store, models, items, both=config.both_orders())
     comparison = compare(
         fought,
         seed=config.seed,
         resamples=config.pick.bootstrap,
-        phi_calibrated=judge_slope(context),
+        phi_calibrated=judge_slope(context, training),
     )
     difference = paired_difference(fought.preference[1], fought.preference[0], seed=config.seed)
     found = list(scores.judged(comparison, "test"))
-    found.append(scores.gain(difference, models[1], BASE, "test"))
+    found.append(scores.gain(difference, picked, BASE, "test"))
     for model_id in models:
         found += scores.counted(store, model_id, "test", items)
     references = {item.mix_id: item.reference for item in items}
     found += scores.of_texts(references, REFERENCE, "test", items)
-    scores.write(store, "test", found)
+    if training.name != MAIN:
+        # Those of base and reference are what the run's own training makes of them.
+        found = [score for score in found if score.model_id == picked]
+    scores.write(store, "test", found, training.name)
     base, best = (score.win_rate.value for score in comparison.scores)
-    return _summary(models[1], best, base, difference)
+    return _summary(picked, best, base, difference)
 
 
-def judge_slope(context: Context) -> float | None:
+def judge_slope(context: Context, training: Training) -> float | None:
     """The judge's length slope as the checkpoints on dev show it; None where they are too few.
 
     Two models on test cannot tell length from quality; the dev pool can, and the slope is the same
     judge's. The difficulty of items cannot be carried over: these are other items.
     """
     store = context.store
-    rows = store.query("SELECT checkpoint_id FROM checkpoint ORDER BY epoch")
+    rows = store.query(
+        "SELECT checkpoint_id FROM checkpoint WHERE training = ? ORDER BY epoch", [training.name]
+    )
     pool = battles(
         store,
         [row["checkpoint_id"] for row in rows],

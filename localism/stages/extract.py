@@ -22,7 +22,8 @@ from localism.parsing import structured
 from localism.parsing.lists import json_listed, listed, says_nothing
 from localism.prompting.packs import Pack, load_pack
 from localism.records import Reply, stable_id
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.client import Client, RequestFailed
+from localism.serving.crew import for_each
 from localism.serving.server import serve
 from localism.skill_names import Name, normalise
 from localism.stages import extract_seeds
@@ -30,8 +31,6 @@ from localism.taxonomy import Branch, read_taxonomy
 
 # Two dry rounds in a row end a list. One alone may be bad luck: the last rounds ask for few items.
 DRY_ROUNDS = 2
-# Branches of a taxonomy whose topics are asked for side by side; each asks several samples.
-BRANCHES_AT_ONCE = 16
 # From this many words on, an item that stands in the prompt was copied from it. Shorter ones may
 # well be both: 'public speaking' is a topic and a skill.
 COPIED_WORDS = 4
@@ -101,7 +100,7 @@ async def _run(
     async with serve(context, role="teacher", stage="extract") as client:
         if context.config.extract.method != "sdd":
             lists = Lists(client, pack, context.config.extract)
-            topics = await _topics(context, lists, branches)
+            topics = await _topics(context, client, lists, branches)
             await _skills(context, client, lists, topics)
             await _query_types(context, lists)
             if lists.unread:
@@ -240,7 +239,9 @@ def most_agreed(items: Sequence[Item], wanted: int) -> dict[str, Item]:
 # ---- the three lists of SDA ------------------------------------------------------------------
 
 
-async def _topics(context: Context, lists: Lists, branches: Sequence[Branch]) -> dict[str, Topic]:
+async def _topics(
+    context: Context, client: Client, lists: Lists, branches: Sequence[Branch]
+) -> dict[str, Topic]:
     """Normalised name -> topic, in the order of the taxonomy; the first of a name wins."""
     wanted = context.config.extract.topics
     asked = [number for number, branch in enumerate(branches) if not branch.topics]
@@ -253,7 +254,7 @@ async def _topics(context: Context, lists: Lists, branches: Sequence[Branch]) ->
         best = most_agreed(items, wanted).values()
         named[number] = [Topic(item.name, branch, item.turn_id) for item in best]
 
-    await for_each(asked, name, BRANCHES_AT_ONCE)
+    await client.for_each(asked, name, requests_each=context.config.extract.samples)
     topics: dict[str, Topic] = {}
     for number, branch in enumerate(branches):
         given = [Topic(topic, branch, None) for topic in branch.topics]
@@ -297,7 +298,7 @@ async def _skills(context: Context, client: Client, lists: Lists, topics: dict[s
             detail=f"{client.tokens_per_second():,.0f} tok/s",
         )  # fmt: skip
 
-    await for_each(topics, extract, max(1, client.in_flight // section.samples))
+    await client.for_each(topics, extract, requests_each=section.samples)
     if not any(found.values()):
         raise extract_seeds.nothing_read("the teacher listed no skills", lists.unread)
     short = [key for key, number in found.items() if number < section.skills_per_topic]

@@ -13,7 +13,7 @@ from localism.parsing.lists import labels_with_reason, split_definition
 from localism.prompting.packs import Pack, load_pack
 from localism.records import Reply, stable_id
 from localism.seeds.files import SeedExample, sample_sources
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.client import Client, RequestFailed
 from localism.skill_names import Name, normalise
 from localism.store import Row
 
@@ -77,7 +77,7 @@ async def label(context: Context, client: Client, pack: Pack, seeds: Sequence[Se
             detail=f"{client.tokens_per_second():,.0f} tok/s",
         )  # fmt: skip
 
-    await for_each(distinct.values(), work, client.in_flight)
+    await client.for_each(distinct.values(), work)
     if len(unread) == len(distinct):
         raise nothing_read("no seed example could be labelled", unread)
     if unread:

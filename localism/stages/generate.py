@@ -8,20 +8,24 @@ Alone: localism generate --run NAME
 """
 
 import asyncio
+import json
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
+from localism.calibration import Stopped, Trial
 from localism.context import Context
 from localism.errors import StageError
 from localism.parsing import structured
 from localism.parsing.example import Example, Unparsed, split_example
 from localism.parsing.fences import has_open_fence
+from localism.progress import duration
 from localism.prompting.packs import Pack, Turn, load_pack
 from localism.records import Mix, Reply
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.client import Client, RequestFailed
 from localism.serving.server import serve
 from localism.stages.mix import load_mixes
 from localism.store import Row, Store
@@ -58,20 +62,25 @@ def run(context: Context) -> str:
     Raises StageError when more than half of the first 50 replies cannot be used; candidates that
     are written stay.
     """
-    store = context.store
-    mixes = load_mixes(store)
+    mixes = load_mixes(context.store)
+    pending = unwritten(context.store, mixes)
+    if pending:
+        asyncio.run(_generate(context, mixes, pending))
+    return "\n".join(filter(None, (summary(context.store), outcome(context.store))))
+
+
+def unwritten(store: Store, mixes: Sequence[Mix]) -> list[Mix]:
+    """Those without a candidate; candidates that failed are forgotten, to be tried again."""
     store.execute("DELETE FROM candidate WHERE status = 'failed'")
-    finished = {row["mix_id"] for row in store.query("SELECT mix_id FROM candidate")}
-    if any(mix.mix_id not in finished for mix in mixes):
-        asyncio.run(_generate(context, mixes, finished))
-    return summary(store)
+    written = {row["mix_id"] for row in store.query("SELECT mix_id FROM candidate")}
+    return [mix for mix in mixes if mix.mix_id not in written]
 
 
-async def _generate(context: Context, mixes: Sequence[Mix], finished: set[str]) -> None:
+async def _generate(context: Context, mixes: Sequence[Mix], pending: Sequence[Mix]) -> None:
     async with serve(context, role="teacher", stage="generate") as client:
-        writer = Writer(context, client, mixes, done=len(finished))
-        pending = [mix for mix in mixes if mix.mix_id not in finished]
-        await for_each(in_order(pending, client.in_flight), writer.write, client.in_flight)
+        keep = partial(context.store.add, "candidate")
+        writer = Writer(context, client, mixes, len(mixes) - len(pending), keep)
+        await client.for_each(in_order(pending, client.in_flight), writer.write)
 
 
 def in_order(mixes: Sequence[Mix], window: int) -> list[Mix]:
@@ -97,24 +106,37 @@ def sample_numbers(mixes: Sequence[Mix]) -> dict[str, int]:
 class Writer:
     """Holds the conversations of one call of the stage and counts what comes of them."""
 
-    def __init__(self, context: Context, client: Client, mixes: Sequence[Mix], done: int) -> None:
-        self._store, self._progress, self._client = context.store, context.progress, client
+    def __init__(
+        self,
+        context: Context,
+        client: Client,
+        mixes: Sequence[Mix],
+        done: int,
+        keep: Callable[..., object],
+        trial: Trial | None = None,
+    ) -> None:
+        self._progress, self._client, self._keep = context.progress, client, keep
         self._pack = load_pack(context.config.prompts.pack)
         self._samples = sample_numbers(mixes)
-        self._alarm = EarlyAlarm(self._pack)
+        self._alarm, self._trial = EarlyAlarm(self._pack), trial
         self._done, self._total = done, len(mixes)
         self._turns, self._started = 0, time.monotonic()
 
     async def write(self, mix: Mix) -> None:
-        """Hold the conversation of a mix and store its candidate."""
+        """Hold the conversation of a mix and keep its candidate, given as keyword arguments.
+
+        One that a trial stops between two turns has none yet: a later call goes on with it.
+        """
         said: list[Said] = []
         try:
             await self._converse(mix, said)
+        except Stopped:
+            return
         except RequestFailed as failed:
             candidate = _row(mix, said, status="failed", reason=failed.reason)
         else:
             candidate = read_candidate(mix, said)
-        self._store.add("candidate", **candidate)
+        self._keep(**candidate)
         self._done += 1
         self._progress.update(self._done, self._total, unit="mixes", detail=self._rates())
         self._alarm.note(candidate, said)
@@ -125,12 +147,15 @@ class Writer:
         for turn in self._pack.turns:
             if turn.only_if_cut_off and not is_cut_off(said[-1]):
                 continue
+            began = self._trial.before(mix.mix_id, turn.name) if self._trial else 0.0
             reply = await conversation.say(
                 self._pack.render(turn.template, **values, structured=turn.structured),
                 template=turn.name,
                 sampling=turn.sampling,
                 extra=structured.an_example() if turn.structured else None,
             )
+            if self._trial:
+                self._trial.note(mix.mix_id, turn.name, reply, began)
             said.append(heard(turn, reply, said, self._pack))
             self._turns += not reply.from_ledger
 
@@ -277,3 +302,49 @@ def summary(store: Store) -> str:
     for number, words in ((counts["unparsed"], "did not parse"), (counts["failed"], "failed")):
         text += f", {number:,} {words}" if number else ""
     return text
+
+
+# From the moment of the last prediction on: what was written, and in how much time, not counting
+# the hours in which no request was under way (a run that was stopped and continued).
+_TOOK = """
+    WITH asked AS (
+        SELECT completion_tokens, finished_at AS ended,
+               finished_at - to_microseconds((seconds * 1e6)::BIGINT) AS began
+        FROM turn WHERE stage = 'generate' AND finished_at > ?
+    ), before AS (
+        SELECT *, max(ended) OVER (
+            ORDER BY began, ended ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS covered FROM asked
+    )
+    SELECT sum(completion_tokens)::BIGINT AS tokens,
+           sum(epoch(ended - greatest(began, covered))) FILTER (
+               ended > covered OR covered IS NULL
+           ) AS seconds
+    FROM before
+"""
+
+
+def outcome(store: Store) -> str:
+    """What the trial predicted beside what it took; empty where there is nothing to compare."""
+    rows = store.query(
+        "SELECT happened_at, detail FROM event WHERE kind = 'calibrated' ORDER BY happened_at"
+    )
+    if not rows:
+        return ""
+    predicted, since = json.loads(rows[-1]["detail"]), rows[-1]["happened_at"]
+    is_same_plan = predicted["mixes"] == store.value("SELECT count(*) FROM mix")
+    took = store.query(_TOOK, [since])[0]
+    if not is_same_plan or not predicted["mixes_left"] or not took["tokens"]:
+        return ""
+    left = predicted["left"]
+    store.event(
+        "prediction_checked",
+        "generate",
+        predicted={"seconds": left["seconds"], "completion_tokens": left["completion_tokens"]},
+        actual={"seconds": [took["seconds"]], "completion_tokens": [took["tokens"]]},
+    )
+    return (
+        f"after the trial, predicted {duration(left['seconds'][0])} and "
+        f"{left['completion_tokens'][0]:,.0f} completion tokens; "
+        f"took {duration(took['seconds'])} and {took['tokens']:,}"
+    )

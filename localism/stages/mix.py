@@ -40,7 +40,7 @@ def run(context: Context) -> str:
     """Plan what is not planned yet; the same seed, skills and settings give the same rows."""
     store, section = context.store, context.config.mix
     plan = Plan(context)
-    check(section, len(plan.units), plan.unit)
+    check(section, len(plan.units), plan.unit, context.more_skills())
     _check_not_topped_up(store, section)
     total = section.test + section.dev + section.train
     plan.write(itertools.islice(plan.sets(), total), _splits(section), total)
@@ -164,13 +164,13 @@ def load_mixes(store: Store, splits: Sequence[str] = ("train", "dev", "test")) -
     return [Mix(**{**row, "skills": tuple(row["skills"])}) for row in rows]
 
 
-def check(section: MixSection, units: int, unit: str = "skill") -> None:
-    """Raise ConfigError when the plan can't be made from so many units."""
+def check(section: MixSection, units: int, unit: str, more: str) -> None:
+    """Raise ConfigError when the plan can't be made from so many units; `more` is advice."""
     if section.k > units:
         raise ConfigError(
             f"k = {section.k} is larger than the number of {unit}s, {units}",
             where="[mix].k",
-            fix="use a smaller k, or extract more skills ([extract].topics, skills_per_topic)",
+            fix=f"use a smaller k, or {more}",
         )
     sets = math.comb(units, section.k)
     if sets <= section.test + section.dev:
@@ -178,7 +178,7 @@ def check(section: MixSection, units: int, unit: str = "skill") -> None:
             f"{units} {unit}s make {sets} sets of {section.k}; dev and test take"
             f" {section.dev + section.test} and leave none for train",
             where="[mix].dev and [mix].test",
-            fix="make them smaller, or extract more skills ([extract].topics, skills_per_topic)",
+            fix=f"make them smaller, or {more}",
         )
 
 

@@ -3,7 +3,8 @@
 One student engine answers for every checkpoint by swapping weights; when it is gone, one judge
 engine compares every answer with the teacher's response. The pick is the highest length-controlled
 win rate; checkpoints that these prompts cannot tell from it are its tie set. Its score here is
-optimistic, because it was chosen by it: stage evaluate measures it on other prompts.
+optimistic, because it was chosen by it: stage evaluate measures it on other prompts. Several
+trainings (--on SET) are picked from one by one, and share the engines.
 
 Alone: localism pick --run NAME
 """
@@ -26,6 +27,7 @@ from localism.records import Sampling, Split
 from localism.serving.client import Client
 from localism.serving.server import serve
 from localism.stages.train import chat_template_file
+from localism.training.sets import Training, main_training
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,35 @@ class Contestant:
     """Its weights, in the student's architecture."""
 
 
-def run(context: Context) -> str:
+def run(context: Context, trainings: Sequence[Training] = ()) -> str:
     """Answer, judge and score the dev prompts for every checkpoint; mark the pick and its ties."""
-    checkpoints = context.store.query("SELECT * FROM checkpoint ORDER BY epoch")
-    if not checkpoints:
-        raise StageError(
-            "there is no checkpoint to pick from",
-            where=str(context.folder),
-            fix=f"localism train --run {context.folder.name}",
-        )
+    chosen = trainings or [main_training(context.config)]
+    checkpoints = {training: _checkpoints(context, training) for training in chosen}
     contestants = [
-        Contestant(row["checkpoint_id"], context.folder / row["path"]) for row in checkpoints
+        Contestant(row["checkpoint_id"], context.folder / row["path"])
+        for rows in checkpoints.values()
+        for row in rows
     ]
     items = items_of(context, "dev")
     asyncio.run(contest(context, "pick", "dev", contestants, items))
-    return choose(context, checkpoints, items)
+    return "\n".join(
+        training.named(choose(context, training, rows, items))
+        for training, rows in checkpoints.items()
+    )
+
+
+def _checkpoints(context: Context, training: Training) -> list[dict[str, Any]]:
+    """Its checkpoints by epoch; StageError when there is none."""
+    rows = context.store.query(
+        "SELECT * FROM checkpoint WHERE training = ? ORDER BY epoch", [training.name]
+    )
+    if not rows:
+        raise StageError(
+            f"there is no checkpoint of {training.name} to pick from",
+            where=str(training.home(context.folder)),
+            fix=f"localism train --run {context.folder.name}{training.option()}",
+        )
+    return rows
 
 
 def items_of(context: Context, split: Split) -> list[HeldOutItem]:
@@ -141,9 +157,12 @@ class _Tally:
 
 
 def choose(
-    context: Context, checkpoints: Sequence[dict[str, Any]], items: Sequence[HeldOutItem]
+    context: Context,
+    training: Training,
+    checkpoints: Sequence[dict[str, Any]],
+    items: Sequence[HeldOutItem],
 ) -> str:
-    """Score all checkpoints on dev, mark the pick and its tie set, and say so in a line.
+    """Score a training's checkpoints on dev, mark the pick and its tie set, and say so in a line.
 
     Raises StageError, with the reasons, when the judge scored nothing.
     """
@@ -157,13 +176,13 @@ def choose(
     found = list(scores.judged(comparison, "dev"))
     for model_id in model_ids:
         found += scores.counted(store, model_id, "dev", items)
-    scores.write(store, "dev", found)
+    scores.write(store, "dev", found, training.name)
     best = comparison.pick.best
     tied = [model_ids[index] for index in comparison.pick.tied if index != best]
     store.execute(
         "UPDATE checkpoint SET picked = coalesce(checkpoint_id = ?, false), "
-        "tied = list_contains(?, checkpoint_id)",
-        [None if best is None else model_ids[best], tied],
+        "tied = list_contains(?, checkpoint_id) WHERE training = ?",
+        [None if best is None else model_ids[best], tied, training.name],
     )
     if best is None:
         raise _nothing_scored(context)

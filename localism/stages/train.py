@@ -1,5 +1,8 @@
 """Stage train: accepted examples -> one checkpoint an epoch.  Alone: localism train --run NAME
 
+Any other training set of the corpus is trained in the same way, with --on SET; each training has a
+folder, a loss curve and checkpoints of its own (training.sets).
+
 The training itself is TRL's and happens in a process of its own (localism.training.sft), so that
 torch's memory, threads and failures stay out of this one and the GPUs are free when it ends. This
 side writes train/{train,dev}.jsonl and train/job.json, starts the child, follows train/log.jsonl
@@ -16,8 +19,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from localism.paths import embedded
 from localism.records import stable_id
 from localism.store import now
 from localism.training.job import CHECKPOINTS, Job, log_lines, settle, whole_checkpoints
+from localism.training.sets import Training, accepted, examples, main_training
 
 TEMPLATE = Path(__file__).parent.parent / "templates" / "alpaca.jinja"
 POLL_SECONDS = 0.2
@@ -39,20 +43,29 @@ WEIGHT_BYTES = 4  # checkpoints are float32, whatever the base was stored in
 OPTIMIZER_BYTES = 8  # AdamW: two float32 a parameter
 
 
-def run(context: Context) -> str:
-    """Train for the configured epochs, or for those that are missing; returns a summary."""
-    examples = write_data(context)
-    job = plan(context)
-    _check_same_training(context, job)
+def run(context: Context, trainings: Sequence[Training] = ()) -> str:
+    """Train for the configured epochs, or for those that are missing; returns a summary.
+
+    One training after the other; none named is the run's own.
+    """
+    chosen = trainings or [main_training(context.config)]
+    return "\n".join(_run_one(context, training) for training in chosen)
+
+
+def _run_one(context: Context, training: Training) -> str:
+    count = write_data(context, training)
+    job = plan(context, training)
+    _check_same_training(context, training, job)
+    context.store.add("training", **asdict(training))
     done = whole_checkpoints(Path(job.checkpoints))
     if not done or done[-1].epoch < job.epochs:
         last = settle(job)
         job = replace(job, resume_from=str(last.folder) if last else None)
         _check_disk(job, last.epoch if last else 0)
-        job.write(_work(context) / "job.json")
-        _train(context, job)
-    _record_checkpoints(context, job, set())
-    return _summary(context, job, examples)
+        job.write(_work(context, training) / "job.json")
+        _train(context, training, job)
+    _record_checkpoints(context, training, job, set())
+    return training.named(_summary(job, count))
 
 
 def chat_template_file(context: Context) -> Path | None:
@@ -66,7 +79,7 @@ def chat_template_file(context: Context) -> Path | None:
 # ---- the job -------------------------------------------------------------------------------
 
 
-def plan(context: Context) -> Job:
+def plan(context: Context, training: Training) -> Job:
     """The job for this machine, from the start; ConfigError when the batch can't be divided."""
     config, section = context.config, context.config.train
     environment = child_environment(context.folder)
@@ -74,14 +87,14 @@ def plan(context: Context) -> Job:
     processes = max(1, gpus)
     accumulation = accumulation_steps(config, processes)
     cores = section.threads or len(os.sched_getaffinity(0))
-    base, work = embedded(config.student.path), _work(context)
+    base, work = embedded(config.student.path), _work(context, training)
     template = chat_template_file(context)
     return Job(
-        identity=_identity(config, work, base, template),
+        identity=_identity(config, training, work, base, template),
         model=str(base),
         train_file=str(work / "train.jsonl"),
         dev_file=str(work / "dev.jsonl"),
-        checkpoints=str((context.folder / CHECKPOINTS).resolve()),
+        checkpoints=str((training.home(context.folder) / CHECKPOINTS).resolve()),
         log=str(work / "log.jsonl"),
         chat_template=str(template) if template else None,
         resume_from=None,
@@ -97,7 +110,7 @@ def plan(context: Context) -> Job:
         weight_decay=section.weight_decay,
         max_length=min(section.max_length, _positions(base) or section.max_length),
         gradient_checkpointing=section.gradient_checkpointing,
-        seed=config.seed,
+        seed=training.seed,
         trust_remote_code=config.student.trust_remote_code,
     )
 
@@ -135,10 +148,13 @@ def gpu_count(environment: Mapping[str, str]) -> int:
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
-def _identity(config: Config, work: Path, base: Path, template: Path | None) -> str:
+def _identity(
+    config: Config, training: Training, work: Path, base: Path, template: Path | None
+) -> str:
     data = [_sha256(work / f"{split}.jsonl") for split in ("train", "dev")]
     text = template.read_text() if template else None
-    return stable_id(data, weights.fingerprint(base), text, config.recipe()["train"], config.seed)
+    recipe = config.recipe()["train"]
+    return stable_id(data, weights.fingerprint(base), text, recipe, training.seed)
 
 
 def _sha256(path: Path) -> str:
@@ -152,9 +168,9 @@ def _positions(base: Path) -> int | None:
     return positions
 
 
-def _check_same_training(context: Context, job: Job) -> None:
-    """Checkpoints of other data or another recipe must not be continued or taken for this run's."""
-    earlier = _work(context) / "job.json"
+def _check_same_training(context: Context, training: Training, job: Job) -> None:
+    """Checkpoints of other data or another recipe must not be continued or taken for this one's."""
+    earlier = _work(context, training) / "job.json"
     if not earlier.exists() or not whole_checkpoints(Path(job.checkpoints)):
         return
     if Job.read(earlier).identity != job.identity:
@@ -188,31 +204,28 @@ def _gigabytes(size: int) -> str:
 # ---- data ----------------------------------------------------------------------------------
 
 
-def _work(context: Context) -> Path:
-    folder = (context.folder / "train").resolve()
+def _work(context: Context, training: Training) -> Path:
+    folder = (training.home(context.folder) / "train").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def write_data(context: Context) -> int:
-    """Accepted examples as prompt and completion; returns how many there are to train on."""
-    counts = {}
-    for split in ("train", "dev"):
-        rows = context.store.query(
-            "SELECT c.instruction, c.response FROM candidate c JOIN mix m USING (mix_id) "
-            "WHERE c.status = 'accepted' AND m.split = ? ORDER BY m.ordinal",
-            [split],
-        )
+def write_data(context: Context, training: Training) -> int:
+    """The set's examples as prompt and completion; returns how many there are to train on."""
+    data = {
+        "train": examples(context.store, training.set_name),
+        "dev": accepted(context.store, "dev"),
+    }
+    for split, rows in data.items():
         text = "".join(json.dumps(_conversation(row), ensure_ascii=False) + "\n" for row in rows)
-        (_work(context) / f"{split}.jsonl").write_text(text, encoding="utf-8")
-        counts[split] = len(rows)
-    if not counts["train"]:
+        (_work(context, training) / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    if not data["train"]:
         raise StageError(
             "no example was accepted, so there is nothing to train on",
-            where="table candidate, split train",
+            where=f"training set {training.set_name}",
             fix='see why: localism sql "FROM rejections"',
         )
-    return counts["train"]
+    return len(data["train"])
 
 
 def _conversation(row: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
@@ -223,7 +236,7 @@ def _conversation(row: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
     }
 
 
-def _record_checkpoints(context: Context, job: Job, recorded: set[str]) -> None:
+def _record_checkpoints(context: Context, training: Training, job: Job, recorded: set[str]) -> None:
     """A row for each whole checkpoint that is not among those recorded; adds them to it."""
     for checkpoint in whole_checkpoints(Path(job.checkpoints)):
         name = checkpoint.folder.name
@@ -232,10 +245,13 @@ def _record_checkpoints(context: Context, job: Job, recorded: set[str]) -> None:
         recorded.add(name)
         context.store.add(
             "checkpoint",
-            checkpoint_id=name,
+            checkpoint_id=training.model_id(name),
+            training=training.name,
             epoch=checkpoint.epoch,
             step=checkpoint.step,
-            path=f"{CHECKPOINTS}/{name}",
+            path=str(
+                (training.home(context.folder) / CHECKPOINTS / name).relative_to(context.folder)
+            ),
             fingerprint=weights.fingerprint(checkpoint.folder),
             train_loss=checkpoint.train_loss,
             dev_loss=checkpoint.dev_loss,
@@ -245,13 +261,18 @@ def _record_checkpoints(context: Context, job: Job, recorded: set[str]) -> None:
 # ---- the child -----------------------------------------------------------------------------
 
 
-def _train(context: Context, job: Job) -> None:
+def _train(context: Context, training: Training, job: Job) -> None:
     """Run the child to its end, following its log; raises what it ended with."""
     environment = child_environment(context.folder) | {"OMP_NUM_THREADS": str(job.threads)}
     log = context.folder / "logs" / "train.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "localism.training.sft", str(_work(context) / "job.json")]
-    follower = Follower(context, job)
+    command = [
+        sys.executable,
+        "-m",
+        "localism.training.sft",
+        str(_work(context, training) / "job.json"),
+    ]
+    follower = Follower(context, training, job)
     with log.open("ab") as output:
         start = output.tell()
         # A session of its own: Ctrl-C reaches this process alone, which then ends the child.
@@ -289,9 +310,9 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 class Follower:
     """Reads the child's log as it grows: progress for people, rows for the corpus."""
 
-    def __init__(self, context: Context, job: Job) -> None:
+    def __init__(self, context: Context, training: Training, job: Job) -> None:
         self.error: LocalismError | None = None
-        self._context, self._job = context, job
+        self._context, self._training, self._job = context, training, job
         self._log = Path(job.log)
         self._offset = 0
         self._recorded: set[str] = set()
@@ -307,7 +328,7 @@ class Follower:
         for line in whole.splitlines():
             self._take(json.loads(line))
         if whole:
-            _record_checkpoints(self._context, self._job, self._recorded)
+            _record_checkpoints(self._context, self._training, self._job, self._recorded)
 
     def _take(self, line: dict[str, Any]) -> None:
         if "error" in line:
@@ -316,11 +337,11 @@ class Follower:
             return
         self._context.store.add(
             "event",
-            event_id=stable_id("train_step", line["step"]),
+            event_id=stable_id("train_step", self._training.name, line["step"]),
             happened_at=now(),
             stage="train",
             kind="train_step",
-            detail=json.dumps(line),
+            detail=json.dumps({"training": self._training.name, **line}),
         )
         if line["step"]:
             self._context.progress.update(
@@ -355,10 +376,10 @@ def explain(job: Job, code: int, log: Path, start: int) -> StageError:
     )
 
 
-def _summary(context: Context, job: Job, examples: int) -> str:
+def _summary(job: Job, count: int) -> str:
     done = whole_checkpoints(Path(job.checkpoints))
     base = next((line for line in log_lines(Path(job.log)) if line.get("step") == 0), {})
-    text = f"{len(done)} checkpoints from {examples} examples"
+    text = f"{len(done)} checkpoints from {count:,} examples"
     if base.get("dropped"):
         text += f" ({base['dropped']} had no room for a response and were left out)"
     if base.get("cut"):

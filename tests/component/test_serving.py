@@ -20,7 +20,8 @@ from localism import weights
 from localism.errors import ConfigError, StageError
 from localism.paths import embedded
 from localism.records import Reply, Sampling, stable_id
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.client import Client, RequestFailed
+from localism.serving.crew import for_each
 from localism.serving.processes import session_processes
 from localism.serving.server import serve
 
@@ -137,8 +138,14 @@ def reference_logprobs(
     with torch.no_grad():
         logits = model(input_ids=encoded["input_ids"]).logits[0, -1].float()
     everything = logits.log_softmax(-1)
-    ids = [tokenizer.encode(label, add_special_tokens=False) for label in labels]
-    return [everything[token].item() for (token,) in ids]
+    found = []
+    for label in labels:  # with and without a space before it, where that is one token
+        spelled = {
+            tuple(tokenizer.encode(text, add_special_tokens=False)) for text in (label, f" {label}")
+        }
+        single = [tokens[0] for tokens in spelled if len(tokens) == 1]
+        found.append(everything[single].logsumexp(0).item())
+    return found
 
 
 def test_choose_equals_a_forward_pass_over_the_full_vocabulary(teacher):

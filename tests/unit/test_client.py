@@ -15,7 +15,8 @@ from localism.errors import ConfigError, StageError
 from localism.records import Sampling
 from localism.serving import client as client_module
 from localism.serving import endpoints as endpoints_module
-from localism.serving.client import Client, RequestFailed, for_each
+from localism.serving.client import Client, RequestFailed
+from localism.serving.crew import for_each
 from localism.serving.server import serve
 
 SHORT = Sampling(temperature=0.0, top_p=1.0, max_tokens=8)
@@ -285,6 +286,22 @@ def test_no_endpoint_at_all_is_an_error_at_once(new_context, stub):
         with_client(new_context, (server.url,), lambda c: say(c, "hello"))
     assert server.url in error.value.where
     assert "start the model servers" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://127.0.0.1:9/v1", "Connection refused"),
+        ("http://no-such-host.invalid:8000/v1", "name"),
+        ("https://{stub}/v1", "SSL"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_reached_says_why(new_context, stub, url, reason):
+    url = url.format(stub=stub().url.split("/")[2])
+    with pytest.raises(StageError, match="no endpoint answers") as error:
+        with_client(new_context, (url,), lambda c: say(c, "hello"))
+    assert url in error.value.where and reason in error.value.where.replace("Name", "name")
+    assert "timed out" not in error.value.where
 
 
 def test_endpoints_that_die_for_good_end_the_stage(new_context, stub):

@@ -4,19 +4,23 @@ import json
 import random
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from engines import NewContext, embedded_config
 
+from localism.config import Gate
 from localism.context import Context
 from localism.curation.candidate import Candidate, Verdict, words
 from localism.curation.duplicates import Texts
 from localism.curation.gates import Markers, complete, no_markers, parsed, says_skills
+from localism.curation.meanings import Meanings
+from localism.curation.strict import KEYS, Rejected, too_strict
 from localism.errors import StageError
 from localism.reporting.facts import rejected_examples
 from localism.stages import curate
-from localism.stages.curate import duplicate_verdicts
+from localism.stages.curate_alike import kept_apart
 from localism.store import Store
 
 SKILLS = ("watering_herbs", "reading_thermometers")
@@ -130,6 +134,11 @@ def numbered(instructions: list[str]) -> list[Candidate]:
     return [candidate(str(index), text) for index, text in enumerate(instructions)]
 
 
+def by_words(instructions: list[str], threshold: float = 0.85) -> dict[str, Verdict]:
+    nothing = Meanings(np.zeros((0, 1)), seed=0)
+    return kept_apart(numbered(instructions), Texts(instructions, threshold), nothing, {}, 1.0)
+
+
 LONG = "my basil droops on the hot window sill every day at noon what should i do about it"
 
 
@@ -137,7 +146,7 @@ LONG = "my basil droops on the hot window sill every day at noon what should i d
     ("first", "second", "reason"),
     [
         (LONG, LONG.upper() + " ?!", "same instruction: 0"),
-        (LONG, LONG + " now", "nearly the same instruction: 0"),
+        (LONG, LONG + " now", "nearly the same instruction: 0, 0.94 of their 3-grams"),
         (LONG, LONG.replace("noon", "six"), None),
         (LONG, LONG.replace("basil", "mint").replace("noon", "six"), None),
         ("Go on", "go on!", "same instruction: 0"),
@@ -149,17 +158,17 @@ LONG = "my basil droops on the hot window sill every day at noon what should i d
 def test_the_same_and_nearly_the_same_instruction_is_a_duplicate(
     first: str, second: str, reason: str | None
 ) -> None:
-    verdicts = duplicate_verdicts(numbered([first, second]), 0.85)
+    verdicts = by_words([first, second])
     assert verdicts["0"] == Verdict(True)
     assert (verdicts["1"].passed, verdicts["1"].reason) == (reason is None, reason)
 
 
 def test_a_duplicate_of_a_rejected_duplicate_is_compared_with_the_accepted() -> None:
     texts = [LONG, LONG + " now", LONG + " now please"]
-    verdicts = duplicate_verdicts(numbered(texts), 0.85)
+    verdicts = by_words(texts)
     # The third is near the second (17 of 18) but not near enough to the first (16 of 18 passes).
     assert [verdicts[str(i)].passed for i in range(3)] == [True, False, False]
-    assert verdicts["2"].reason == "nearly the same instruction: 0"
+    assert verdicts["2"].reason == "nearly the same instruction: 0, 0.89 of their 3-grams"
     assert verdicts["2"].value == pytest.approx(16 / 18)
 
 
@@ -194,6 +203,74 @@ def test_the_search_finds_exactly_what_comparing_all_pairs_finds(threshold: floa
         if match is None:
             search.keep(index)
     assert found == brute_force(texts, threshold)
+
+
+def kept_by_meaning(vectors: np.ndarray, threshold: float, left_out: int = 0) -> list[int]:
+    """Rows that Meanings keeps; every left_out-th row is not asked about."""
+    meanings, kept = Meanings(vectors, seed=0), []
+    for row in range(len(vectors)):
+        if left_out and row % left_out == 0:
+            continue
+        near = meanings.nearest(row)
+        if near is None or near.likeness < threshold:
+            meanings.keep(row)
+            kept.append(row)
+    return kept
+
+
+def directions(count: int, size: int) -> np.ndarray:
+    """Unit vectors of which a third are close to an earlier one."""
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(count, size))
+    near = rng.random(count) < 1 / 3
+    vectors[near] = vectors[rng.integers(0, count // 2, near.sum())]
+    vectors[near] += 0.03 * rng.normal(size=(near.sum(), size))
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("left_out", [0, 7])
+def test_the_search_by_vectors_keeps_what_comparing_all_pairs_keeps(left_out: int) -> None:
+    vectors = directions(2_500, 12)  # more than two batches
+    kept: list[int] = []
+    for row in range(len(vectors)):
+        if left_out and row % left_out == 0:
+            continue
+        if not kept or (vectors[kept] @ vectors[row]).max() < 0.98:
+            kept.append(row)
+    assert 100 < len(kept) < 2_000
+    assert kept_by_meaning(vectors, 0.98, left_out) == kept
+
+
+def test_the_search_by_vectors_finds_nearly_all_in_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = directions(6_000, 24)
+    exact = kept_by_meaning(vectors, 0.98)
+    monkeypatch.setattr("localism.curation.meanings.EXACT_UP_TO", 1_000)
+    in_cells = kept_by_meaning(vectors, 0.98)
+    found = (len(vectors) - len(in_cells)) / (len(vectors) - len(exact))
+    assert in_cells != exact or found == 1
+    assert found > 0.99
+
+
+def test_the_first_of_those_that_mean_the_same_is_kept_and_named() -> None:
+    texts = [
+        "one two three four",
+        "five six seven eight",
+        "nine ten eleven twelve",
+        "one two three four",
+    ]
+    vectors = np.array([[1.0, 0.0], [0.96, 0.28]])
+    verdicts = kept_apart(
+        numbered(texts), Texts(texts, 0.85), Meanings(vectors, 0), {0: 0, 2: 1}, 0.95
+    )
+    assert verdicts["0"] == Verdict(True)
+    assert verdicts["1"] == Verdict(True)  # no vector: it is compared by its words alone
+    assert verdicts["2"].reason == "the same meaning: 0, cosine 0.960"
+    assert verdicts["2"].value == pytest.approx(0.96)
+    assert verdicts["3"].reason == "same instruction: 0"
+    lenient = kept_apart(
+        numbered(texts), Texts(texts, 0.85), Meanings(vectors, 0), {0: 0, 2: 1}, 0.97
+    )
+    assert lenient["2"].passed and lenient["2"].value == pytest.approx(0.96)
 
 
 def test_the_search_stays_quick_for_many_texts_that_share_their_phrases() -> None:
@@ -254,7 +331,7 @@ def decided(store: Store) -> dict[str, tuple[str, str | None]]:
     return {row["mix_id"]: (row["status"], row["reason"]) for row in rows}
 
 
-WORDS = embedded_config(curate={"skills": "words"})
+WORDS = embedded_config(curate={"skills": "words", "duplicates_by": "words"})
 REJECTING = ("parsed", "complete", "markers", "skills", "duplicate")
 
 
@@ -412,7 +489,14 @@ def test_an_instruction_of_a_benchmark_is_rejected_in_every_split(
 ) -> None:
     (tmp_path / "bench.jsonl").write_text(json.dumps({"prompt": UNLIKE[0]}) + "\n")
     context = new_context(
-        embedded_config(curate={"skills": "words", "benchmarks": [str(tmp_path / "bench.jsonl")]})
+        embedded_config(
+            curate={
+                "skills": "words",
+                "duplicates_by": "words",
+                "benchmarks": [str(tmp_path / "bench.jsonl")],
+                "overlap_cosine": 1,
+            }
+        )
     )
     rows = [("a", "train", 0), ("b", "train", 1), ("c", "dev", 2), ("d", "test", 3)]
     plan(context.store, rows)
@@ -429,7 +513,7 @@ def test_a_judged_example_that_an_earlier_gate_rejects_later_has_one_failed_verd
 ) -> None:
     """The judge's old verdict of it goes: it would count as a second rejection."""
     order = ["parsed", "duplicate", "skills"]
-    context = new_context(embedded_config(curate={"skills": "judge", "gates": order}))
+    context = new_context(embedded_config(curate={"duplicates_by": "words", "gates": order}))
     names = [("a", "train", 0), ("b", "train", 1), ("c", "dev", 2), ("d", "test", 3)]
     plan(context.store, [*names, ("e", "test", 4)])
     for (mix_id, _, _), text in zip(names, UNLIKE, strict=False):
@@ -456,6 +540,60 @@ def test_a_judged_example_that_an_earlier_gate_rejects_later_has_one_failed_verd
     failed = context.store.query("SELECT gate FROM verdict WHERE mix_id = 'a' AND NOT passed")
     assert [row["gate"] for row in failed] == ["duplicate"]
     assert decided(context.store)["a"] == ("rejected", "same instruction: e")
+
+
+def test_a_gate_that_rejects_most_is_named_with_three_examples_and_its_key(
+    new_context: NewContext,
+) -> None:
+    curate_table = {"skills": "words", "duplicates_by": "words", "max_response_tokens": 60}
+    context = new_context(embedded_config(curate={**curate_table, "gates": ["parsed", "length"]}))
+    names = [(f"m{i:02}", "train", i) for i in range(18)] + [("d", "dev", 18), ("t", "test", 19)]
+    plan(context.store, names)
+    for place, (mix_id, _, _) in enumerate(names):
+        write(context.store, mix_id, f"{UNLIKE[0]} {place}", "Water. " * (40 if place < 11 else 5))
+    summary = curate.run(context).splitlines()
+    alarm = (
+        "gate length rejected 11 of the 20 examples that reached it (11: response longer than 60"
+        " tokens), for instance m00, m01, m02: read them with `localism why`; if they are good,"
+        " change [curate].min_instruction_tokens, max_instruction_tokens, min_response_tokens or"
+        " max_response_tokens"
+    )
+    assert summary == ["kept 9 of 20 (train 7, dev 1, test 1); out: 11 length", alarm]
+    warned = context.store.query("SELECT detail FROM event WHERE kind = 'warning'")
+    detail = json.loads(warned[0]["detail"])
+    assert len(warned) == 1 and detail["problem"] == alarm
+    assert (detail["gate"], detail["examples"]) == ("length", ["m00", "m01", "m02"])
+
+
+def test_half_of_the_examples_or_few_are_no_alarm() -> None:
+    rejected = [Rejected(str(i), "cut off") for i in range(15)]
+    assert too_strict("complete", 19, rejected) is None
+    assert too_strict("complete", 30, rejected) is None
+    assert "15 of the 29" in (too_strict("complete", 29, rejected) or "")
+    assert get_args(Gate) == tuple(KEYS)
+
+
+def test_reasons_are_grouped_by_what_stands_before_their_figures(context: Context) -> None:
+    names = [(f"m{i}", "train", i) for i in range(4)] + [("dev", "dev", 6), ("test", "test", 7)]
+    plan(context.store, names)
+    write(context.store, "m0", UNLIKE[0], "And so it is again. " * 30)
+    write(context.store, "m1", UNLIKE[1], "And so it is once more now. " * 40 + RESPONSE)
+    write(context.store, "m2", UNLIKE[2], RESPONSE + " Mail j.k.oduya84@northfield.co.uk.")
+    write(context.store, "m3", UNLIKE[3])
+    write(context.store, "dev", UNLIKE[5])
+    write(context.store, "test", UNLIKE[6])
+    curate.run(context)
+    rows = context.store.query("SELECT gate, reason, n FROM rejections ORDER BY gate")
+    assert [tuple(row.values()) for row in rows] == [
+        ("personal_data", "personal data", 1),
+        ("repetition", "the same words over and over", 2),
+    ]
+    values = context.store.query(
+        "SELECT reason, value FROM verdict WHERE NOT passed AND gate = 'repetition' ORDER BY reason"
+    )
+    assert [row["reason"] for row in values] == [
+        f"the same words over and over: {row['value']:.2f} of its words" for row in values
+    ]
 
 
 def test_the_report_is_given_three_shortened_rejected_examples_a_gate(context: Context) -> None:

@@ -78,7 +78,14 @@ def test_exit_codes_and_three_lines(tmp_path, monkeypatch):
     import sys
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
     for arguments, code, first in [
+        (["run-all", "--run", "./file"], 2, "error: a folder is needed"),
+        (["run-all", "--run", "file/run"], 2, "error: a folder is needed"),
+        (["init", "--for", "laptop", "--to", "file/x.toml"], 2, "error: a folder is needed"),
+        (["skills", "import", "folder"], 3, "error: this is no skill list"),
+        (["run-all", "--models", "folder"], 3, "error: no models.toml here"),
         (["sql", "SELECT 1"], 2, "error: no run named"),
         (["run-all", "--models", "absent.toml"], 3, "error: no models.toml here"),
         (["run-all", "--nonsense"], 2, "Usage:"),
@@ -89,4 +96,6 @@ def test_exit_codes_and_three_lines(tmp_path, monkeypatch):
         )
         assert done.returncode == code, done.stderr
         assert done.stderr.startswith(first)
+        if first.startswith("error"):
+            assert [line[:6] for line in done.stderr.splitlines()] == ["error:", "where:", "fix:  "]
         assert "Traceback" not in done.stderr

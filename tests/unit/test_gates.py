@@ -64,6 +64,15 @@ def examples(name: str) -> list[dict[str, str]]:
 
 
 GOOD, BAD = examples("good_examples.jsonl"), examples("bad_examples.jsonl")
+TRICKY_GOOD, TRICKY_BAD = examples("tricky_good.jsonl"), examples("tricky_bad.jsonl")
+# What the gates still miss among TRICKY_BAD; docs/curation.md says why.
+MISSED = {
+    ("complete", "abbreviation"),
+    ("self_talk", "this example shows"),
+    ("self_talk", "word count"),
+    ("personal_data", "address"),
+    ("personal_data", "password in clear"),
+}
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -79,6 +88,38 @@ def test_no_gate_rejects_a_good_example(name: str) -> None:
 def test_each_bad_example_is_rejected_by_its_gate_with_a_reason(row: dict[str, str]) -> None:
     verdict = GATES[row["gate"]](candidate(row["instruction"], row["response"]))
     assert not verdict.passed and verdict.reason
+
+
+def test_no_gate_rejects_a_good_example_that_was_written_to_tempt_it() -> None:
+    assert len(TRICKY_GOOD) >= 100
+    wrong = {
+        (name, row["kind"]): verdict.reason
+        for row in TRICKY_GOOD
+        for name, gate in GATES.items()
+        if not (verdict := gate(candidate(row["instruction"], row["response"]))).passed
+    }
+    assert wrong == {}
+
+
+def test_of_the_bad_examples_that_were_written_to_slip_through_five_do() -> None:
+    assert len(TRICKY_BAD) >= 100
+    missed = {
+        (row["gate"], row["kind"])
+        for row in TRICKY_BAD
+        if GATES[row["gate"]](candidate(row["instruction"], row["response"])).passed
+    }
+    assert missed == MISSED
+
+
+def test_numbers_that_gates_compare_are_kept_and_stand_behind_the_reason() -> None:
+    """Whatever is rejected for a number has it as its value; grouping is by what stands before."""
+    numeric = {"length", "repetition", "refusal", "personal_data"}
+    for row in [*BAD, *TRICKY_BAD]:
+        verdict = GATES[row["gate"]](candidate(row["instruction"], row["response"]))
+        if row["gate"] in numeric and not verdict.passed:
+            group, _, particulars = (verdict.reason or "").partition(": ")
+            assert verdict.value is not None and any(map(str.isdigit, particulars))
+            assert not any(map(str.isdigit, group)) or row["gate"] == "length"
 
 
 @pytest.mark.parametrize(
@@ -113,10 +154,12 @@ def test_length_counts_tokens_and_says_which_part_is_out_of_bounds() -> None:
         return gates.length(one, bounds, lambda text: len(text.split()))
 
     assert verdict("a b c", "a b") == Verdict(True, None, 2.0)
-    assert verdict("a b", "a b") == Verdict(False, "instruction too short", 2.0)
-    assert verdict("a b c d e f", "a b") == Verdict(False, "instruction too long", 6.0)
-    assert verdict("a b c", "a") == Verdict(False, "response too short", 1.0)
-    assert verdict("a b c", "a b c d e") == Verdict(False, "response too long", 5.0)
+    assert verdict("a b", "a b") == Verdict(False, "instruction shorter than 3 tokens: 2", 2.0)
+    assert verdict("a b c d e f", "a b") == Verdict(
+        False, "instruction longer than 5 tokens: 6", 6.0
+    )
+    assert verdict("a b c", "a") == Verdict(False, "response shorter than 2 tokens: 1", 1.0)
+    assert verdict("a b c", "a b c d e") == Verdict(False, "response longer than 4 tokens: 5", 5.0)
 
 
 def test_tokens_are_those_of_the_students_tokenizer_without_control_tokens() -> None:
@@ -222,7 +265,7 @@ def test_personal_data_is_told_from_what_was_made_for_examples(text: str, kinds:
 
 def test_personal_data_is_counted_and_never_repeated_in_the_reason() -> None:
     one = candidate(response=f"{RESPONSE} jo.miller82@gmail.com, 617-482-9921")
-    reason = "personal data: e-mail address, phone number"
+    reason = "personal data: e-mail address (1), phone number (1)"
     assert personal_data(one, 0) == Verdict(False, reason, 2.0)
     assert personal_data(one, 2).passed
 
@@ -244,7 +287,7 @@ PROMPTS = Prompts([BenchmarkPrompt("b line 1", PROMPT), BenchmarkPrompt("b line 
         (PROMPT.upper(), "a benchmark's prompt: b line 1"),
         ("why is it", "a benchmark's prompt: b line 2"),
         ("Why is it that basil droops at noon on a hot sill, every single day?", None),
-        ("Please: " + PROMPT, "mostly a benchmark's prompt: b line 1"),
+        ("Please: " + PROMPT, "mostly a benchmark's prompt: b line 1, 1.00 of it"),
         (f"{FIRST_12} what about it, my friend of {OTHER}", None),
         (f"{FIRST_12} when {OTHER} {OTHER}", "13 words of a benchmark's prompt: b line 1"),
         (INSTRUCTION, None),
@@ -291,10 +334,11 @@ def test_a_benchmark_file_without_prompts_is_a_configuration_error(
         ({"gates": ["complete", "parsed"]}, "parsed must come first"),
         ({"gates": []}, "parsed must come first"),
         ({"gates": ["parsed", "length", "length"]}, "named twice: length"),
-        ({"gates": ["parsed", "lenght"]}, "should be 'parsed', 'complete'"),
-        ({"skills": "off"}, "'judge' or 'words'"),
+        ({"gates": ["parsed", "lenght"]}, 'cannot be "lenght"'),
+        ({"skills": "off"}, 'skills cannot be "off"'),
         ({"min_response_tokens": 50, "max_response_tokens": 40}, "no response has at least 50"),
-        ({"languages": ["klingon"]}, "should be 'ar'"),
+        ({"languages": ["klingon"]}, 'cannot be "klingon"'),
+        ({"duplicates_by": "minhash"}, 'duplicates_by cannot be "minhash"'),
     ],
 )
 def test_a_wrong_list_of_gates_or_threshold_is_refused(curate: dict, problem: str) -> None:
@@ -312,7 +356,7 @@ def test_a_wrong_list_of_gates_or_threshold_is_refused(curate: dict, problem: st
 # ---- duplicates ----------------------------------------------------------------------------
 
 
-def test_the_default_threshold_takes_no_other_task_for_a_duplicate() -> None:
+def test_the_default_threshold_takes_one_of_104_other_tasks_for_a_duplicate() -> None:
     with (DATA / "instruction_pairs.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) >= 120
@@ -322,5 +366,5 @@ def test_the_default_threshold_takes_no_other_task_for_a_duplicate() -> None:
         texts.keep(0)
         if texts.find(1):
             caught.append(row["kind"])
-    # 15 of 32 small edits: recall 15 of 64; docs/curation.md.
-    assert caught == ["edited"] * 15
+    # 15 of 32 small edits, recall 15 of 64, and one false; docs/curation.md.
+    assert sorted(caught) == ["detail"] + ["edited"] * 15

@@ -261,6 +261,27 @@ def test_an_impossible_plan_says_which_key_to_change(
     assert not load_mixes(context.store)
 
 
+@pytest.mark.parametrize(("sources", "taxonomy", "advice"), [
+    (["sda"], "", "a higher [extract].topics or skills_per_topic"),
+    (["sda"], "fields.toml", "more topics in the taxonomy or a higher [extract].skills_per_topic"),
+    (["sdd"], "", "more seed data ([extract].seeds, seed_examples)"),
+    (["mine.csv"], "", "a longer list in `localism skills import`"),
+    (["sdd", "mine.csv"], "", "seed_examples), or a longer list"),
+])  # fmt: skip
+def test_the_advice_to_get_more_skills_fits_where_they_came_from(
+    context: Context, sources: list[str], taxonomy: str, advice: str
+) -> None:
+    add_skills(context.store, WORLD)
+    for source in sources:
+        context.store.add("skill_label", label_id=source, raw="a", name="a", source=source)
+    extract = context.config.extract.model_copy(update={"taxonomy": taxonomy})
+    config = context.config.model_copy(update={"extract": extract})
+    with pytest.raises(ConfigError) as caught:
+        run(with_mix(replace(context, config=config), k=16))
+    assert advice in caught.value.fix
+    assert ("[extract].topics" in caught.value.fix) == (sources == ["sda"] and not taxonomy)
+
+
 def test_no_skills_is_an_error_that_names_the_stages_to_run(context: Context) -> None:
     with pytest.raises(StageError, match="no skills"):
         run(context)

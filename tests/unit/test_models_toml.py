@@ -1,11 +1,15 @@
 """Every mistake in models.toml is one error that says where it is and how to mend it."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from localism import models_toml
+from localism.cli import cli
 from localism.errors import ConfigError, LocalismError, UsageError
 from localism.prompting.packs import packaged
 
@@ -27,13 +31,19 @@ def test_the_embedded_default_is_valid_and_a_rehearsal(tmp_path):
 
 
 def test_the_h100_template_differs_from_a_loadable_file_only_by_its_paths(tmp_path):
-    template = Path(models_toml.__file__).parent / "templates" / "models-h100.toml"
-    text = template.read_text()
-    text = text.replace("/models/teacher-70b-instruct", "embedded:teacher")
-    loaded = models_toml.load(
-        write(tmp_path, text.replace("/models/student-3b-base", "embedded:student"))
-    )
+    text = (Path(models_toml.__file__).parent / "templates" / "models-h100.toml").read_text()
+    for role, path in (("teacher", "teacher-70b-instruct"), ("student", "student-3b-base")):
+        model_that_reads(16_384, tmp_path / role, TEACHER.parent / role)
+        text = text.replace(f"/models/{path}", role)
+    loaded = models_toml.load(write(tmp_path, text))
     assert (loaded.train.epochs, loaded.mix.train, loaded.prompts.pack) == (15, 4000, "paper")
+
+
+def model_that_reads(tokens: int, folder: Path, source: Path = TEACHER, **changes: object) -> None:
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"max_position_embeddings": tokens, **changes}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize(
@@ -42,11 +52,12 @@ def test_the_h100_template_differs_from_a_loadable_file_only_by_its_paths(tmp_pa
         ("train.epoch=3", "unknown key epoch", "[train].epoch", "epochs"),
         ("trian.epochs=3", "unknown key trian", "trian", "train"),
         ("train.zzz=3", "unknown key zzz", "[train].zzz", "known here: epochs"),
-        ("train.epochs=many", "epochs", "[train].epochs = 'many'", "models-toml"),
-        ("train.epochs=0", "greater than or equal to 1", "[train].epochs = 0", "models-toml"),
+        ("train.epochs=many", "has to be a whole number", '[train].epochs = "many"', "models-toml"),
+        ("train.epochs=0", "has to be at least 1", "[train].epochs = 0", "models-toml"),
         ("train.batch=20", "not a multiple of micro_batch", "[train].batch", "multiple of 16"),
         ("mix.k=999", "larger than the", "[mix].k", "smaller k"),
-        ("extract.method=sdx", "method", "[extract].method = 'sdx'", "models-toml"),
+        ("extract.method=sdx", 'cannot be "sdx"', '[extract].method = "sdx"', "did you mean sd"),
+        ("extract.method=sd", "method", "[extract].method", 'possible: "sda", "sdd", "both"'),
         ("teacher.path=", "needs a path or endpoints", "[teacher]", "model folder"),
         ("teacher.path=nowhere", "does not exist", "[teacher].path", "config.json"),
         ("embedder.path=nowhere", "sentence-transformers", "[embedder].path", "minilm"),
@@ -55,10 +66,31 @@ def test_the_h100_template_differs_from_a_loadable_file_only_by_its_paths(tmp_pa
         ('student.endpoints=["http://a/v1"]', "needs a path or endpoints", "[student]", "path"),
         ("extract.seeds=[]", "needs seed examples", "[extract].seeds", "file or folder"),
         ('extract.seeds=["no.jsonl"]', "no seed data", "[extract].seeds[0]", "JSONL"),
-        ("train.epochs='3'", "valid integer", "[train].epochs = '3'", "models-toml"),
-        ("mix.train=true", "valid integer", "[mix].train = True", "models-toml"),
-        ("pick.both_orders=1", "valid boolean", "[pick].both_orders = 1", "models-toml"),
-        ("train.warmup=false", "valid number", "[train].warmup = False", "models-toml"),
+        ("train.epochs='3'", "whole number", '[train].epochs = "3"', "without quotes: epochs = 3"),
+        (
+            "train.epochs=3.0",
+            "whole number",
+            "[train].epochs = 3.0",
+            "without a fraction: epochs = 3",
+        ),
+        ("train.warmup='0.1'", "a number", "[train].warmup", "without quotes: warmup = 0.1"),
+        ("train.warmup=2", "at most 1", "[train].warmup = 2", "models-toml"),
+        ("train.learning_rate=0", "more than 0", "[train].learning_rate = 0", "models-toml"),
+        ("train.learning_rate=inf", "a finite number", "[train].learning_rate", "models-toml"),
+        ("pick.both_orders='true'", "true or false", "[pick].both_orders", "both_orders = true"),
+        ("teacher.path=3", "text in quotes", "[teacher].path = 3", 'in quotes: path = "3"'),
+        ("train=3", "train has to be a table", "train = 3", "models-toml"),
+        ("extract.seeds=a.jsonl", "seeds has to be a list", "[extract].seeds", '["a.jsonl"]'),
+        ("extract.seeds=[3]", "an item of seeds", "[extract].seeds[0] = 3", "models-toml"),
+        ('extract.seeds=[""]', "no seed data", "[extract].seeds[0]", "JSONL"),
+        ('extract.seeds=[{pth="a"}]', "unknown key pth", "[extract].seeds[0].pth", "mean path"),
+        ('curate.gates=["parsed", "lenght"]', "item of gates", "gates[1]", "did you mean length"),
+        ("curate.gates=parsed", "gates has to be a list", "[curate].gates", '["parsed"]'),
+        ('curate.languages=["english"]', "languages", "[curate].languages[0]", '"en", "es"'),
+        ('curate.gates=["length"]', "parsed must come first", "[curate].gates", "models-toml"),
+        ("mix.train=true", "whole number", "[mix].train = true", "models-toml"),
+        ("pick.both_orders=1", "true or false", "[pick].both_orders = 1", "models-toml"),
+        ("train.warmup=false", "a number", "[train].warmup = false", "models-toml"),
         (
             'teacher={path="", endpoints=["http://node:80x0/v1"]}',
             "no base URL",
@@ -71,7 +103,7 @@ def test_the_h100_template_differs_from_a_loadable_file_only_by_its_paths(tmp_pa
             "[teacher].endpoints",
             "api_key_file",
         ),
-        ("seed=one", "seed", "seed = 'one'", "models-toml"),
+        ("seed=one", "seed", 'seed = "one"', "models-toml"),
     ],
 )
 def test_a_mistake_names_its_key_and_the_fix(tmp_path, override, problem, where, fix):
@@ -81,9 +113,97 @@ def test_a_mistake_names_its_key_and_the_fix(tmp_path, override, problem, where,
     with pytest.raises(ConfigError) as caught:
         models_toml.load(write(tmp_path), overrides)
     assert problem in caught.value.problem
-    assert where in caught.value.where
+    assert f"--set {override}: " in caught.value.where and where in caught.value.where
     assert fix in caught.value.fix
     assert caught.value.exit_code == 3
+    assert "nput should" not in str(caught.value)  # pydantic's own words
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("epochs = 8", "epochs = 0", "models.toml [train].epochs = 0"),
+        ('"complete"', '"compleet"', 'models.toml [curate].gates[1] = "compleet"'),
+        ("[train]", "[trian]", "models.toml trian"),
+        ("batch = 16", "batch = 20", "models.toml [train].batch"),
+        ('path = "embedded:teacher"', 'path = "no"', "models.toml [teacher].path = "),
+        ('pack = "compact"', 'pack = "compct"', "models.toml [prompts].pack"),
+        ('["embedded:seeds.jsonl"]', '["no.jsonl"]', "models.toml [extract].seeds[0] = "),
+    ],
+)
+def test_a_mistake_in_the_file_names_the_file(tmp_path, old, new, where):
+    assert old in EMBEDDED
+    with pytest.raises(ConfigError) as caught:
+        models_toml.load(write(tmp_path, EMBEDDED.replace(old, new, 1)), ["seed=1"])
+    assert caught.value.where.startswith(f"{tmp_path}/{where}")
+
+
+def test_two_values_that_cannot_be_together_are_named_where_each_was_written(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        models_toml.load(write(tmp_path), ["train.micro_batch=3", "train.micro_batch=5"])
+    assert caught.value.where == (
+        f"{tmp_path}/models.toml [train].batch, with --set train.micro_batch=5: [train].micro_batch"
+    )
+
+
+def test_an_unknown_table_is_named_before_the_one_that_it_was_to_be(tmp_path):
+    text = EMBEDDED.replace("[teacher]", "[techer]")
+    with pytest.raises(ConfigError, match="unknown key techer") as caught:
+        models_toml.load(write(tmp_path, text))
+    assert caught.value.fix == "did you mean teacher?"
+
+
+@pytest.mark.parametrize(("arguments", "typed"), [
+    (["mix", "--k", "99999", "--set", "extract.method='sda'"], "--k 99999: [mix].k"),
+    (["extract", "--method", "sdx"], "--method sdx: [extract].method"),
+    (["run-all", "--extract", "sdx"], "--extract sdx: [extract].method"),
+    (["mix", "--set", "mix.k=0"], "--set mix.k=0: [mix].k"),
+])  # fmt: skip
+def test_a_short_option_is_named_as_it_was_typed(tmp_path, monkeypatch, arguments, typed):
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(cli, arguments).exception
+    assert isinstance(refused, ConfigError) and refused.where.startswith(typed)
+
+
+# ---- lengths ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("overrides", "problem", "where"), [
+    (["student.max_tokens=1024"], "the student has room for 1,024 tokens",
+     "[student].max_model_len, with --set student.max_tokens=1024"),
+    (["student.max_model_len=200"], "a reply may take 224", "--set student.max_model_len=200"),
+    (["teacher.max_model_len=256"], "draft of prompt pack compact", "--set teacher.max_model_len"),
+    (["prompts.pack=paper"], "refine of prompt pack paper", "with --set prompts.pack=paper"),
+    (["student.max_model_len=4096"], "the student reads 1,024 tokens at most", "= 4096"),
+])  # fmt: skip
+def test_replies_that_their_model_cannot_hold_are_refused_at_the_start(
+    tmp_path, overrides, problem, where
+):
+    with pytest.raises(ConfigError, match=re.escape(problem)) as caught:
+        models_toml.load(write(tmp_path), overrides)
+    assert where in caught.value.where
+
+
+def test_without_max_model_len_the_room_is_that_of_the_model(tmp_path):
+    model_that_reads(200, tmp_path / "small", TEACHER.parent / "student")
+    text = EMBEDDED.replace('path = "embedded:student"', 'path = "small"')
+    text = text.replace("max_model_len = 1024\ntemperature", "temperature")
+    with pytest.raises(ConfigError, match="the student has room for 200 tokens") as caught:
+        models_toml.load(write(tmp_path, text))
+    assert "[student].path" in caught.value.where
+    assert models_toml.load(write(tmp_path, text), ["student.max_tokens=199"])
+
+
+@pytest.mark.parametrize("override", [
+    "teacher.engine_arguments=['--hf-overrides', '{}']",
+    "teacher.dtype=float32",
+])  # fmt: skip
+def test_a_model_whose_reading_is_stretched_may_be_given_more_room(tmp_path, override):
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
+    changes = {} if "engine" in override else {"rope_parameters": rope}
+    model_that_reads(1024, tmp_path / "long", **changes)
+    overrides = ["teacher.path=long", "teacher.max_model_len=4096", override]
+    assert models_toml.load(write(tmp_path), overrides).teacher.max_model_len == 4096
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "train..epochs=3", "seed.x=1"])

@@ -225,26 +225,49 @@ CRITIQUE = 'name = "critique"\nexample = false\n'
         ("[markers]", "[marker]", "unknown key marker", "[marker]", "markers"),
         ("[markers]", "[marker]", "markers is missing", "[markers]", "prompt-packs.md"),
         ("[judge]", "[judge]\nlabel = 1", "unknown key label", "[judge].label", "labels"),
-        ('when = "cut off"', 'when = "often"', "'always' or 'cut off'", "when = 'often'", ""),
-        ("max_tokens = 768", "max_tokens = 0", "greater than", "number 3: max_tokens = 0", ""),
-        ("max_tokens = 768", 'max_tokens = "9"', "valid integer", "max_tokens = '9'", ""),
+        (
+            'when = "cut off"',
+            'when = "often"',
+            "when cannot be",
+            'when = "often"',
+            '"always", "cut off"',
+        ),
+        (
+            'when = "cut off"',
+            'when = "cutoff"',
+            "when cannot be",
+            'when = "cutoff"',
+            "mean cut off",
+        ),
+        ("max_tokens = 768", "max_tokens = 0", "at least 1", "number 3: max_tokens = 0", ""),
+        (
+            "max_tokens = 768",
+            'max_tokens = "9"',
+            "whole number",
+            'max_tokens = "9"',
+            "max_tokens = 9",
+        ),
         ("max_tokens = 768", "", "max_tokens is missing", "number 3: max_tokens", "add it"),
-        ("temperature = 0.7", "temperature = true", "valid number", "temperature = True", ""),
-        ("top_p = 0.95", "top_p = 1.5", "less than or equal", "number 1: top_p = 1.5", ""),
-        ("example = false", "example = 0", "valid boolean", "number 3: example = 0", ""),
+        ("temperature = 0.7", "temperature = true", "a number", "temperature = true", ""),
+        ("top_p = 0.95", "top_p = 1.5", "at most 1", "number 1: top_p = 1.5", ""),
+        ("example = false", "example = 0", "true or false", "number 3: example = 0", ""),
         (REFINE, 'name = "draft"\n', "two turns are named draft", "number 4, 'draft'", "name"),
         (REFINE, 'name = "refine"\nexample = false\n', "may end with refine", "number 4", "last"),
         ('name = "draft"\n', 'name = "draft"\nwhen = "cut off"\n', "first turn", "'draft'", "drop"),
         (CRITIQUE, CRITIQUE + "structured = true\n", "is structured", "critique", "drop"),
-        ('"### Instruction"', '"  "', "at least 1 character", "[markers].instruction", ""),
-        ('"### Instruction"', '"a\\nb"', "match pattern", "[markers].instruction", ""),
+        ('"### Instruction"', '"  "', "must not be empty", "[markers].instruction", ""),
+        ('"### Instruction"', '"a\\nb"', "a heading is one line", "[markers].instruction", ""),
         ('"### Instruction"', '"### response"', "the same", "[markers].response", "differ"),
         ('["m", "M"]', '["m", "m"]', "the same", "[judge].labels = 'm', twice", "differ"),
-        ('["m", "M"]', '["m"]', "missing", "[judge]", ""),
-        ("structured = true\ntemp", 'structured = "no"\ntemp', "boolean", "[extract]", ""),
+        ('["m", "M"]', '["m"]', "too few items: 1", '[judge].labels = ["m"]', ""),
+        ('["m", "M"]', "[]", "too few items: 0", "[judge].labels = []", ""),
+        ('["m", "M"]', '["m", "M", "x"]', "too many items: 3", "[judge].labels", ""),
+        ('["m", "M"]', '"mM"', "labels has to be a list", "[judge].labels", ""),
+        ('["m", "M"]', '["first one", "M"]', "several words", 'labels = "first one"', ""),
+        ("structured = true\ntemp", 'structured = "no"\ntemp', "true or false", "[extract]", ""),
         (REFINE, 'name = "polish"\n', "no template for turn polish", "pack.toml", "polish.txt"),
         (REFINE, REFINE + 'template = "judge"\n', "refine uses judge.txt", "pack.toml", "own"),
-        (REFINE, REFINE + 'template = "../paper/refine"\n', "pattern", "number 4: template", ""),
+        (REFINE, REFINE + 'template = "../paper/refine"\n', "named after it", "number 4", ""),
         ("[markers]", "[markers", "not valid TOML", "line", "mend"),
     ],
 )
@@ -265,7 +288,34 @@ def test_a_manifest_without_turns_is_refused(own_pack: Path) -> None:
     (own_pack / "pack.toml").write_text(without)
     assert "turns is missing" in mistakes(own_pack)[0].problem
     (own_pack / "pack.toml").write_text("turns = 3\n" + without)
-    assert "turns: input should be a valid list" in mistakes(own_pack)[0].problem
+    assert "turns has to be a list" in mistakes(own_pack)[0].problem
+
+
+@pytest.mark.parametrize(("old", "new", "problems"), [
+    ("[markers]", "[markers", ["prompt pack manifest is not valid TOML"]),
+    ("[markers]", "[marker]", ["unknown key marker", "markers is missing"]),
+    ("[[turns]]", "[[turn]]", ["unknown key turn"]),
+    ('template = "rewrite"', 'templat = "rewrite"', ["unknown key templat"]),
+    ('name = "draft"', 'nmae = "draft"', ["unknown key nmae", "name is missing"]),
+    ('["m", "M"]', '["m"]', ["labels has too few items: 1"]),
+    ('["m", "M"]', "[]", ["labels has too few items: 0"]),
+])  # fmt: skip
+def test_a_mistake_in_the_manifest_brings_no_false_ones_with_it(
+    own_pack: Path, old: str, new: str, problems: list[str]
+) -> None:
+    assert [mistake.problem for mistake in mistakes(changed(own_pack, old, new))] == problems
+
+
+def test_mistakes_in_templates_are_found_beside_a_manifest_that_cannot_be_read(
+    own_pack: Path,
+) -> None:
+    changed(own_pack, "[markers]", "[markers")
+    (own_pack / "judge.txt").write_text("{{ mood }}")
+    (own_pack / "draft.txt").write_text("{{ mood }}")
+    (own_pack / "label.txt").unlink()
+    (own_pack / "label.txt").mkdir()
+    where = sorted(Path(mistake.where.split()[0]).name for mistake in mistakes(own_pack))
+    assert where == ["draft.txt", "judge.txt", "label.txt", "pack.toml:"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from localism.prompting.packs import load_pack
 from localism.records import stable_id
 from localism.stages import evaluate, pick
 from localism.store import Store, now
+from localism.training.sets import Training, main_training, training_of
 
 INSTRUCTIONS = [f"How do I repair bicycle number {number}?" for number in range(8)]
 REFERENCE = "Use budgeting and patience, one step after another."
@@ -104,12 +105,15 @@ def add_model(
             add_judgment(store, model_id, item, answer_first, value)
 
 
-def add_checkpoints(store: Store, dev_losses: list[float]) -> None:
+OWN = Training("main", "accepted", 0)
+
+
+def add_checkpoints(store: Store, dev_losses: list[float], training: Training = OWN) -> None:
     for epoch, loss in enumerate(dev_losses, 1):
         store.add(
-            "checkpoint", checkpoint_id=f"epoch-{epoch:02d}", epoch=epoch, step=epoch,
-            path=f"checkpoints/epoch-{epoch:02d}", fingerprint=str(epoch), train_loss=loss,
-            dev_loss=loss, picked=False, tied=False,
+            "checkpoint", checkpoint_id=training.model_id(f"epoch-{epoch:02d}"), epoch=epoch,
+            training=training.name, step=epoch, path=f"checkpoints/epoch-{epoch:02d}",
+            fingerprint=str(epoch), train_loss=loss, dev_loss=loss, picked=False, tied=False,
         )  # fmt: skip
 
 
@@ -198,6 +202,7 @@ def test_single_order_needs_one_judgment_and_balances_the_books(tmp_path: Path) 
     context = make_context(tmp_path, both_orders=False)
     with context.store as store:
         items = add_items(store, "dev", 3)
+        add_checkpoints(store, [1.0])
         for item in items:
             add_answer(store, "epoch-01", item, "text")
         open_pairings = unjudged(store, "dev", both=False)
@@ -339,6 +344,36 @@ def test_evaluate_reports_the_paired_gain_over_the_base(context: Context) -> Non
     assert all_rows(store) == before
 
 
+def test_trainings_are_picked_and_measured_beside_the_run_s_own(context: Context) -> None:
+    store, brief = context.store, training_of(context.config, "brevity-20", 1)
+    dev, test = add_items(store, "dev"), add_items(store, "test")
+    add_checkpoints(store, [2.0, 1.0])
+    add_checkpoints(store, [2.0, 1.0], brief)
+    models = ("epoch-01", "epoch-02", "brevity-20.seed1/epoch-01", "brevity-20.seed1/epoch-02")
+    for model_id, preference in zip(models, (0.3, 0.6, 0.5, 0.2), strict=True):
+        add_model(store, model_id, dev, preference)
+    for model_id, preference in (("base", 0.1), (models[1], 0.6), (models[2], 0.4)):
+        add_model(store, model_id, test, preference)
+    pick.run(context)
+    own = evaluate.run(context)
+    before = store.query("SELECT * FROM score WHERE NOT contains(model_id, '/') ORDER BY ALL")
+    assert pick.run(context, [brief]).startswith("brevity-20.seed1: epoch 1 of 2")
+    said = evaluate.run(context, [brief])
+    assert said.startswith("brevity-20.seed1: brevity-20.seed1/epoch-01 40.0 against base 10.0")
+    assert store.query("SELECT * FROM score WHERE NOT contains(model_id, '/') ORDER BY ALL") == (
+        before
+    )
+    assert own.startswith("epoch-02 60.0 against base 10.0")
+    picked = store.query("SELECT checkpoint_id FROM checkpoint WHERE picked ORDER BY ALL")
+    assert [row["checkpoint_id"] for row in picked] == [models[2], models[1]]
+    books = {row["stage"]: row for row in store.query("FROM books")}
+    for stage, planned in (("pick", 16), ("evaluate", 16)):
+        assert books[f"{stage}/answers"]["accepted"] == planned
+    assert books["pick/answers brevity-20.seed1"]["accepted"] == 16
+    assert books["evaluate/judgments brevity-20.seed1"]["accepted"] == 16
+    assert all(row["pending"] == 0 for row in books.values())
+
+
 def test_evaluate_without_a_scored_pair_gives_no_verdict_rather_than_zero(
     context: Context,
 ) -> None:
@@ -361,9 +396,10 @@ def test_the_slope_on_test_comes_from_the_dev_pool_when_that_is_large_enough(
     add_checkpoints(context.store, [3.0, 2.0, 1.0])
     for model_id, preference in (("epoch-01", 0.2), ("epoch-02", 0.4)):
         add_model(context.store, model_id, items, preference)
-    assert evaluate.judge_slope(context) is None
+    training = main_training(context.config)
+    assert evaluate.judge_slope(context, training) is None
     add_model(context.store, "epoch-03", items, 0.6)
-    slope = evaluate.judge_slope(context)
+    slope = evaluate.judge_slope(context, training)
     assert slope is not None and slope != -1.0
 
 
@@ -391,6 +427,73 @@ def test_skill_coverage_needs_every_skill_and_counts_missing_answers(context: Co
     assert (covered.n, covered.unscored) == (3, 1)
     assert found["finished"].value == 100.0
     assert found["mean_length"].value == pytest.approx((22 + 14 + 0) / 3)
+
+
+def add_curve(store: Store, losses: list[float], raw: list[float], lc: list[float]) -> None:
+    """Checkpoints with their losses and scores on dev."""
+    add_checkpoints(store, losses)
+    for epoch, values in enumerate(zip(raw, lc, strict=True), 1):
+        for metric, value in zip(("win_rate", "lc_win_rate"), values, strict=True):
+            store.add(
+                "score", model_id=f"epoch-{epoch:02d}", split="dev", metric=metric, value=value,
+                low=None, high=None, n=100, unscored=0, note=None,
+            )  # fmt: skip
+
+
+def test_of_the_papers_table_10_loss_picks_epoch_2_and_the_judge_epoch_11(
+    context: Context,
+) -> None:
+    """The published figures of 15 epochs; the single judgments behind them are not public."""
+    add_curve(
+        context.store,
+        [1.21, 1.18, 1.19, 1.23, 1.30, 1.43, 1.61, 1.78, 1.97, 2.11, 2.19, 2.23, 2.24, 2.24, 2.24],
+        [34.1, 42.8, 63.1, 61.8, 69.7, 69.8, 75.3, 76.2, 76.2, 71.7, 82.3, 74.4, 73.1, 70.6, 74.0],
+        [20.7, 20.4, 27.8, 28.2, 37.0, 35.2, 45.5, 44.1, 45.6, 39.5, 52.8, 42.8, 45.6, 38.5, 44.1],
+    )
+    (row,) = context.store.query("SELECT * FROM picks")
+    assert (row["by_dev_loss"], row["by_win_rate"], row["by_lc_win_rate"]) == (2, 11, 11)
+    assert (row["epochs"], row["picked"]) == (15, None)
+
+
+def test_of_equals_the_earlier_epoch_is_named_and_what_is_missing_picks_nothing(
+    context: Context,
+) -> None:
+    add_curve(context.store, [2.0, 1.0, 1.0], [40.0, 50.0, 50.0], [45.0, 45.0, 44.0])
+    context.store.execute("UPDATE checkpoint SET dev_loss = NULL")
+    (row,) = context.store.query("SELECT * FROM picks")
+    assert (row["by_dev_loss"], row["by_win_rate"], row["by_lc_win_rate"]) == (None, 2, 1)
+
+
+def test_a_checkpoints_answers_have_their_length_in_tokens_and_their_variety(
+    context: Context,
+) -> None:
+    store, items = context.store, add_items(context.store, "dev", 3)
+    for item, text, tokens in zip(
+        items, ("to be or not", "To be", "to be"), (7, 3, 2), strict=True
+    ):
+        answer_id = add_answer(store, "base", item, text)
+        store.execute("UPDATE answer SET turn_id = answer_id WHERE answer_id = ?", [answer_id])
+        store.add(
+            "turn", turn_id=answer_id, parent_id=None, stage="pick", role="student",
+            template="instruction", prompt="", prompt_hash="", model_fingerprint="", sampling="{}",
+            sample=0, text=text, logprobs=None, finish_reason="stop", prompt_tokens=1,
+            completion_tokens=tokens, seconds=0.0, finished_at=now(),
+        )  # fmt: skip
+    found = {one.metric: one for one in scores.counted(store, "base", "dev", items)}
+    assert (found["mean_tokens"].value, found["mean_tokens"].n) == (4.0, 3)
+    # 3 x to, 3 x be, or, not; and Miller and Madow's (4 - 1) / (2 * 8) nats
+    shares = np.array([3, 3, 1, 1]) / 8
+    bits = -(shares * np.log2(shares)).sum() + 3 / 16 / math.log(2)
+    assert found["word_entropy"].value == pytest.approx(bits)
+
+
+def test_word_entropy_is_that_of_the_source_also_for_short_texts() -> None:
+    rng = np.random.default_rng(0)
+    words = [f"w{number}" for number in range(64)]
+    texts = [" ".join(rng.choice(words, 20)) for _ in range(10)]
+    assert scores.word_entropy(texts) == pytest.approx(6.0, abs=0.06)
+    assert scores.word_entropy(["same same", "Same."]) == 0.0
+    assert scores.word_entropy(["", " ... "]) is None
 
 
 @pytest.mark.parametrize(

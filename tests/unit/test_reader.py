@@ -1,12 +1,15 @@
 """Outside readers see a corpus while a run writes it, and can neither change nor stall it."""
 
+import csv
+import io
+import json
 import subprocess
 import sys
 import time
 
 import pytest
 
-from localism import reader
+from localism import reader, tables
 from localism.errors import ConfigError, StageError, UsageError
 from localism.store import Store
 
@@ -131,6 +134,49 @@ def test_wrong_sql_is_an_error_with_a_fix(running, statement):
     with pytest.raises(UsageError) as caught:
         reader.read(running[0], statement)
     assert "docs/sql.md" in caught.value.fix
+
+
+HINTS = [
+    ("FROM evnt", 'Did you mean "event"?; views: '),
+    ("FROM skill_covrage", 'Did you mean "skill_coverage"?'),
+    ("FROM zzz", "views: books, "),
+    ("FROM zzz", "tables: answer, asset, "),
+    ("SELECT knd FROM event", 'columns like it: "kind"'),
+    ("SELECT e.knd FROM event e", 'columns like it: "kind"'),
+    ("SELECT cuont(*) FROM event", 'Did you mean "count"?'),
+    ("SELECT kind, count(*) FROM event", "Either add it to the GROUP BY list"),
+]
+
+
+def test_wrong_sql_is_told_what_was_probably_meant(running):
+    folder, child = running
+
+    def refused(statement: str) -> UsageError:
+        with pytest.raises(UsageError) as caught:
+            reader.read(folder, statement)
+        return caught.value
+
+    beside = [refused(statement) for statement, _ in HINTS]
+    child.communicate(b"\n")
+    for (statement, hint), error in zip(HINTS, beside, strict=True):
+        assert hint in error.fix == refused(statement).fix
+        assert "\n" not in error.problem + error.fix
+
+
+def test_lists_and_structs_are_json_in_csv_and_in_tables(running):
+    sql = "SELECT ['it''s', 'b'] AS names, {'a': 1.5, 'b': NULL} AS pair, '{\"x\": 1}'::JSON AS raw"
+    table = reader.read(running[0], sql)
+    (row,) = csv.DictReader(io.StringIO(tables.render(table, "csv")))
+    assert json.loads(row["names"]) == ["it's", "b"]
+    assert json.loads(row["pair"]) == {"a": 1.5, "b": None}
+    assert json.loads(row["raw"]) == {"x": 1}
+    assert '["it\'s", "b"]' in tables.render(table, "table")
+
+
+@pytest.mark.parametrize(("rows", "end"), [(0, "0 rows"), (1, "1 row"), (2000, "2,000 rows")])
+def test_a_table_ends_with_how_many_rows_it_has(rows, end):
+    table = reader.Table(["n"], [[n] for n in range(rows)])
+    assert tables.render(table, "table").splitlines()[-1] == end
 
 
 def test_values_come_as_json_can_carry_them(running):

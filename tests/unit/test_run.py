@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from localism import reader, run, status
+from localism import reader, recipe, run, status
 from localism.errors import ConfigError, StageError, UsageError
 from localism.progress import Progress
 from localism.prompting.packs import packaged
@@ -23,13 +23,13 @@ def folder(tmp_path, monkeypatch):
 
 
 def work(folder, models=None, overrides=()):
-    return run.settle_recipe(folder, models, overrides)
+    return recipe.settle_recipe(folder, models, overrides)
 
 
-def add_turn(store):
+def add_turn(store, turn_id="t1"):
     store.add(
         "turn",
-        turn_id="t1",
+        turn_id=turn_id,
         parent_id=None,
         stage="extract",
         role="teacher",
@@ -83,7 +83,7 @@ def test_the_section_of_a_stage_may_change_until_that_stage_starts(folder):
         "extract.topics=9",
         "cluster.min_cluster_size=3",
         "seed=4",
-        "prompts.pack='lean'",
+        "student.temperature=0.5",
     ):
         with pytest.raises(UsageError, match="another recipe"):
             work(folder, None, [override])
@@ -228,6 +228,33 @@ def test_fork_carries_the_ledger_and_takes_the_new_recipe(folder):
         run.fork("first", "second", None, [])
 
 
+def test_calls_of_the_parent_are_no_tokens_of_a_fork(folder):
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
+        add_turn(context.store)
+    run.fork("first", "second", None, [])
+    forked = folder.parent / "second"
+    facts = status.facts(forked, run.STAGES)
+    assert facts["tokens"] == []
+    assert facts["carried_over"] == [{"parent": "first", "calls": 1}]
+    assert "1 model call carried over from run first" in status.render(facts)
+    with run.opened(forked, work(forked), Progress(plain=True)) as context:
+        add_turn(context.store, "t2")
+        assert [row["calls"] for row in context.store.query("FROM tokens")] == [1]
+        assert context.store.value("SELECT count(*) FROM turn") == 2
+    facts = status.facts(folder, run.STAGES)
+    assert [row["calls"] for row in facts["tokens"]] == [1] and not facts["carried_over"]
+    assert "carried over" not in status.render(facts)
+
+
+def test_a_fresh_fork_may_still_change_what_its_parent_had_made_something_by(folder):
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
+        add_turn(context.store)
+    with pytest.raises(UsageError, match="another recipe"):
+        work(folder, None, ["extract.topics=9"])
+    run.fork("first", "second", None, [])
+    assert work(folder.parent / "second", None, ["extract.topics=9"]).extract.topics == 9
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"models": "models.toml"}'])
 def test_a_damaged_recipe_is_named(folder, text):
     work(folder)
@@ -246,7 +273,7 @@ def test_an_unknown_run_lists_the_known_ones(folder):
 
 def test_of_two_that_start_a_run_at_once_the_first_recipe_holds(folder):
     config = work(folder)
-    assert not run._write_recipe(folder, folder, [], config, is_new=True)
+    assert not recipe.write_recipe(folder, folder, [], config, is_new=True)
     assert [path.name for path in folder.iterdir()] == [run.RECIPE]
 
 

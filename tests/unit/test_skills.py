@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from localism import reader, run
+from localism import reader, recipe, run
 from localism.cli import cli
 from localism.errors import ConfigError, UsageError
 from localism.progress import Progress
@@ -88,7 +88,7 @@ def first(finished_cluster, here):
 def make_run(name: str = "first", world: dict[str, dict[str, int]] = WORLD) -> Path:
     """A run that stands between cluster and mix."""
     folder = run.folder_of(name)
-    config = run.settle_recipe(folder, None, [])
+    config = recipe.settle_recipe(folder, None, [])
     with run.opened(folder, config, Progress(plain=True)) as context:
         fill(context.store, world)
         for stage in ("extract", "cluster"):
@@ -221,7 +221,7 @@ def test_an_unknown_cluster_names_the_nearest(first, name, fix):
 
 def test_a_run_without_skills_says_what_to_do():
     folder = run.folder_of("empty")
-    config = run.settle_recipe(folder, None, [])
+    config = recipe.settle_recipe(folder, None, [])
     with run.opened(folder, config, Progress(plain=True)):
         pass
     for arguments in (["--run", "empty"], ["--run", "empty", "--cluster", "x"]):
@@ -230,7 +230,7 @@ def test_a_run_without_skills_says_what_to_do():
 
 
 def test_skills_are_listed_beside_the_process_that_works_on_the_run(first):
-    config = run.settle_recipe(first, None, [])
+    config = recipe.settle_recipe(first, None, [])
     with run.opened(first, config, Progress(plain=True)):
         done = subprocess.run(
             [sys.executable, "-m", "localism", "skills", "--run", "first"],
@@ -410,7 +410,7 @@ def test_a_cluster_that_loses_its_medoid_is_named_after_its_largest_skill(first)
 
 
 def test_a_name_that_the_teacher_gave_a_cluster_stays(first):
-    config = run.settle_recipe(first, None, [])
+    config = recipe.settle_recipe(first, None, [])
     with run.opened(first, config, Progress(plain=True)) as context:
         context.store.execute(
             "UPDATE cluster SET name = 'money' WHERE medoid = 'budget_management'"
@@ -437,7 +437,47 @@ def test_a_changed_count_is_said_not_to_be_read(first):
     path, listed = exported()
     listed[0]["count"] = "99"
     save(path, listed)
-    assert "1 rows have another count or cluster" in text("import", str(path), "--run", "first")
+    assert "1 row with another count or cluster" in text("import", str(path), "--run", "first")
+
+
+def test_a_row_that_names_a_skill_that_exists_is_said_to_add_nothing(first):
+    path, listed = exported()
+    save(path, [*listed, {"name": "Origami", "count": "9"}, {"name": "kite_flying"}])
+    said = text("import", str(path), "--run", "first")
+    assert said.startswith("1 added: 7 skills")
+    assert "without skill_id, but a skill that the run has: line 8, nothing added" in said
+    assert rows(first, "SELECT count FROM skill WHERE name = 'origami'") == [{"count": 2}]
+
+
+def test_a_skill_id_of_another_run_is_said_to_be_taken_by_name(first):
+    path, listed = exported()
+    listed[1]["skill_id"], listed[2]["skill_id"] = "0123456789abcdef", "fedcba9876543210"
+    save(path, listed)
+    said = text("import", str(path), "--run", "first")
+    assert said == "no change; a skill_id that the run has not, taken by name: lines 3, 4\n"
+
+
+def test_a_strange_skill_id_beside_a_name_that_is_given_away_is_refused(first):
+    path, listed = exported()
+    by_name = {row["name"]: row for row in listed}
+    by_name["origami"]["name"] = "paper_folding"
+    save(path, [*listed, {"skill_id": "0123456789abcdef", "name": "origami"}])
+    before = snapshot(first)
+    refused = call("import", str(path), "--run", "first").exception
+    assert isinstance(refused, ConfigError) and "its skill origami gets another name" in str(
+        refused
+    )
+    assert snapshot(first) == before
+
+
+def test_swapped_names_stay_swapped_when_the_file_is_imported_again(first):
+    path, listed = exported()
+    listed[0]["name"], listed[1]["name"] = listed[1]["name"], listed[0]["name"]
+    save(path, listed)
+    assert text("import", str(path), "--run", "first").startswith("2 renamed")
+    before = snapshot(first)
+    assert text("import", str(path), "--run", "first").startswith("no change")
+    assert snapshot(first) == before
 
 
 # ---- mistakes --------------------------------------------------------------------------------
@@ -511,7 +551,7 @@ def test_unknown_columns_are_named_in_a_warning():
 
 def test_after_mix_skills_are_fixed_and_the_way_out_is_a_fork(first):
     path, listed = exported()
-    config = run.settle_recipe(first, None, [])
+    config = recipe.settle_recipe(first, None, [])
     with run.opened(first, config, Progress(plain=True)) as context:
         context.store.add("mix", mix_id="m", ordinal=0, k=2, query_type_id=None, split="train")
     before = snapshot(first)
@@ -523,7 +563,7 @@ def test_after_mix_skills_are_fixed_and_the_way_out_is_a_fork(first):
 
 def test_between_extract_and_cluster_there_is_nothing_to_edit_yet(first):
     path, _ = exported()
-    config = run.settle_recipe(first, None, [])
+    config = recipe.settle_recipe(first, None, [])
     with run.opened(first, config, Progress(plain=True)) as context:
         context.store.execute("DELETE FROM event WHERE stage = 'cluster'")
     with pytest.raises(UsageError, match="cluster comes first"):
@@ -548,7 +588,7 @@ def test_a_list_starts_a_run_in_place_of_extract():
         {"name": "budget_management", "source": "list.csv", "n": 2},
         {"name": "origami", "source": "list.csv", "n": 1},
     ]  # fmt: skip
-    config = run.settle_recipe(folder, None, [])
+    config = recipe.settle_recipe(folder, None, [])
     with run.opened(folder, config, Progress(plain=True)) as context:
         assert run.finished_stages(context.store) == {"extract": said.strip()}
     before = snapshot(folder)
@@ -576,7 +616,7 @@ def write(self, table, rows):
     if moment == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     Store._write_before(self, table, rows)
-from localism import run
+from localism import recipe, run
 opened = run.opened
 def armed(*a):
     import contextlib
@@ -605,7 +645,7 @@ def test_a_kill_in_the_middle_of_an_edit_leaves_the_skills_as_they_were(edited, 
 
 def test_two_edits_at_once_are_refused(edited):
     folder, path = edited
-    config = run.settle_recipe(folder, None, [])
+    config = recipe.settle_recipe(folder, None, [])
     with run.opened(folder, config, Progress(plain=True)):
         result = call("import", str(path), "--run", "first")
     assert "already being worked on" in str(result.exception)

@@ -1,0 +1,154 @@
+"""localism variant: training sets beside the accepted examples, for ablations."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+from localism.cli_options import run_option
+from localism.errors import UsageError
+
+if TYPE_CHECKING:
+    from localism.config import Config
+    from localism.variants.sets import Asked
+
+KINDS = ("brevity", "junk", "longest", "random")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  localism variant --kind brevity --share 0.2\n"
+    "  localism variant --kind longest 1000 --from alpaca.json --run first"
+)
+@click.argument("n", required=False, type=click.IntRange(min=1))
+@run_option
+@click.option("--kind", type=click.Choice(KINDS), help="What is done with the examples.")
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True), help="Of the answers, for brevity, junk."
+)
+@click.option("--k", type=click.IntRange(min=1), help="Skills in each tuple.")
+@click.option("--teacher", metavar="PATH", help="Folder of another teacher, or its URL with /v1.")
+@click.option("--splits", type=click.IntRange(min=2), metavar="N", help="Disjoint parts.")
+@click.option(
+    "--from",
+    "source",
+    default="accepted",
+    show_default=True,
+    metavar="SET",
+    help="What it is made from: a training set; for longest and random also a file.",
+)
+@click.option("--seed", type=int, help="Of what is drawn, in place of the run's.")
+@click.option("--name", "set_name", metavar="NAME", help="Of the set; otherwise it says the kind.")
+@click.option("--list", "is_list", is_flag=True, help="Show the training sets there are.")
+@click.option("--plain", is_flag=True, help="Lines instead of a live display.")
+def variant(name: str, is_list: bool, plain: bool, **asked: Any) -> None:
+    """Make a training set beside the accepted examples, for an ablation.
+
+    --kind brevity and junk replace a share of the answers by brief or careless ones, longest and
+    random take N examples, --splits makes disjoint parts, --k and --teacher write the same tuples
+    of skills anew. Then train, pick and evaluate take the set with --on; dev and test prompts stay
+    the run's own.
+    """
+    from localism import recipe, run
+    from localism.progress import Progress
+    from localism.records import STAGES
+    from localism.variants.regenerated import is_address
+    from localism.variants.sets import make
+
+    folder = run.existing_folder(name)
+    if is_list:
+        click.echo(_listed(folder), nl=False)
+        return
+    config = recipe.settle_recipe(folder, None, ())
+    sets = list(_sets(config, **asked))
+    teacher = asked["teacher"] or ""
+    server = teacher if is_address(teacher) else None
+    with Progress(plain=plain) as progress, run.opened(folder, config, progress, server) as context:
+        run.require(context, "a training set", STAGES[: STAGES.index("train")])
+        for number, (one, maker) in enumerate(sets, 1):
+            progress.begin(number, len(sets), "variant")
+            progress.end(make(context, one, maker))
+    names = " ".join(f"--on {one.name}" for one, _ in sets)
+    click.echo(f"next: localism train --run {name} {names}")
+
+
+def _listed(folder: Path) -> str:
+    from localism import reader, tables
+
+    table = reader.read(
+        folder,
+        """
+        SELECT set_name, kind, source, settings, planned,
+               count(*) FILTER (e.status = 'accepted') AS examples,
+               count(*) FILTER (e.status = 'accepted' AND e.changed) AS changed
+        FROM training_set JOIN set_example e USING (set_name) GROUP BY ALL ORDER BY set_name
+        """,
+    )
+    return tables.render(table, "table") if table.rows else "no training set beside accepted\n"
+
+
+def _sets(
+    config: "Config",
+    n: int | None,
+    kind: str | None,
+    share: float | None,
+    k: int | None,
+    teacher: str | None,
+    splits: int | None,
+    source: str,
+    seed: int | None,
+    set_name: str | None,
+) -> Iterator[tuple["Asked", Callable[..., Any]]]:
+    """The sets that the options ask for and what makes them; UsageError if they do not agree."""
+    from localism.variants.poor import poor
+    from localism.variants.regenerated import check_teacher, regenerated
+    from localism.variants.sets import Asked
+    from localism.variants.subsets import longest, random, split
+
+    chosen = [bool(kind), bool(splits), bool(k or teacher)]
+    if sum(chosen) != 1:
+        raise UsageError(
+            "say what the set is to be" if not any(chosen) else "these ask for different sets",
+            where="--kind, --splits, or --k and --teacher",
+            fix="one of them a call; --k and --teacher may stand together",
+        )
+    for option, value, kinds in (("--share", share, KINDS[:2]), ("N", n, KINDS[2:])):
+        if (value is not None) != (kind in kinds):
+            raise UsageError(
+                f"{' and '.join(kinds)} want {option}, and nothing else does",
+                where=f"{option}, --kind {kind}" if kind else option,
+                fix="for instance --kind brevity --share 0.2, or --kind random 1000",
+            )
+    settings: dict[str, Any] = {"seed": config.seed if seed is None else seed}
+    prefix = "" if source == "accepted" else f"{Path(source).name.partition('.')[0]}-"
+
+    def named(default: str) -> str:
+        return set_name or prefix + default
+
+    if kind in ("brevity", "junk"):
+        assert share is not None
+        asked = Asked(named(f"{kind}-{100 * share:g}"), kind, source, {**settings, "share": share})
+        yield asked, poor
+    elif kind in ("longest", "random"):
+        drawn = {} if kind == "longest" else settings
+        asked = Asked(named(f"{kind}-{n}"), kind, source, {**drawn, "n": n})
+        yield asked, longest if kind == "longest" else random
+    elif splits:
+        for number in range(1, splits + 1):
+            part = {**settings, "parts": splits, "number": number}
+            yield Asked(f"{named('split')}-{number}-of-{splits}", "split", source, part), split
+    else:
+        settings |= {"k": k} if k else {}
+        settings |= {"teacher": check_teacher(teacher)} if teacher else {}
+        words = [f"teacher-{_short(teacher)}"] if teacher else []
+        words += [f"k-{k}"] if k else []
+        whose = "teacher" if teacher else "k"
+        yield Asked(named("-".join(words)), whose, source, settings), regenerated
+
+
+def _short(teacher: str) -> str:
+    """The last part of a folder, or host and port of a URL, as part of a name."""
+    last = urlsplit(teacher).netloc or Path(teacher).name
+    return re.sub(r"[^A-Za-z0-9.]+", "-", last)

@@ -1,0 +1,300 @@
+"""A valid Config -> values that cannot be together, and files that are not there, with their fix.
+
+All of it is looked at before a model is loaded, and no weights are read: a mistake that a later
+stage would find after hours is found here.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from localism import weights
+from localism.benchmark_files import read_prompts
+from localism.config import Config, Served
+from localism.errors import ConfigError
+from localism.paths import embedded
+from localism.prompting.packs import Pack, load_pack, pack_folder
+from localism.taxonomy import read_taxonomy
+
+
+class Origin(NamedTuple):
+    """Where the values of a configuration were written."""
+
+    file: str
+    """A models.toml, or the recipe.json of a run."""
+    overrides: tuple[str, ...] = ()
+    """KEY=VALUE of the command line, which win over the file; the last of a key counts."""
+
+    def where(self, key: str, *others: str) -> str:
+        """A dotted key as its writer finds it: on the command line if it was set there.
+
+        Of `others`, keys that play a part, those of the command line are named too.
+        """
+        words = [self._of_command_line(key) or f"{self.file} {spelled(key)}"]
+        words += [place for other in others if (place := self._of_command_line(other))]
+        return ", with ".join(dict.fromkeys(words))
+
+    def _of_command_line(self, key: str) -> str:
+        for override in reversed(self.overrides):
+            name = override.partition("=")[0].strip()
+            if f"{key}.".startswith((f"{name}.", f"{name}[")) or name.startswith(f"{key}."):
+                return f"--set {override}: {spelled(key)}"
+        return ""
+
+
+def spelled(key: str) -> str:
+    """'train.epochs' -> '[train].epochs'; 'seed' stays 'seed'."""
+    table, dot, rest = key.partition(".")
+    return f"[{table}].{rest}" if dot else key
+
+
+class Contradiction(NamedTuple):
+    """Values that are each fine and cannot be together."""
+
+    problem: str
+    """In words."""
+    keys: tuple[str, ...]
+    """Dotted; the first is the one to change."""
+    fix: str
+    """What to write instead."""
+
+
+def contradictions(config: Config) -> Iterator[Contradiction]:
+    """Every contradiction that shows without looking at a file."""
+    for role in ("teacher", "judge", "student"):
+        yield from _of_served(config, role)
+    yield from _of_extract(config)
+    yield from _of_numbers(config)
+
+
+def _of_served(config: Config, role: str) -> Iterator[Contradiction]:
+    section: Served = getattr(config, role)
+    keys = (f"{role}.path", f"{role}.endpoints")
+    if role == "judge" and config.judge.same_as:
+        if section.path or section.endpoints:
+            problem = "the judge has a model of its own and same_as"
+            yield Contradiction(problem, ("judge.same_as", *keys), "keep one of the two")
+    elif bool(section.path) == bool(section.endpoints):
+        yield Contradiction(
+            f"the {role} needs a path or endpoints, and not both",
+            (role, *keys),
+            "path = a model folder on disk, endpoints = servers that run already",
+        )
+    if role == "student" and section.endpoints:
+        problem = "the student is fine-tuned here and cannot sit behind endpoints"
+        yield Contradiction(problem, keys[1:], "give its folder as path")
+    for url in section.endpoints:
+        if not _is_base_url(url):
+            fix = "for instance http://node1:8000/v1; a key belongs into api_key_file"
+            yield Contradiction(f"{url!r} is no base URL of a server", keys[1:], fix)
+
+
+def _is_base_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_plain = bool(parts.hostname) and parts.username is None and parts.port != 0
+        return is_plain and parts.scheme in ("http", "https")
+    except ValueError:  # a port that is none, a bracket that is not closed
+        return False
+
+
+def _of_extract(config: Config) -> Iterator[Contradiction]:
+    extract, k = config.extract, config.mix.k
+    if extract.method != "sda" and not extract.seeds:
+        yield Contradiction(
+            f"method {extract.method!r} needs seed examples",
+            ("extract.seeds", "extract.method"),
+            "name a file or folder of examples, each with an instruction",
+        )
+    # A taxonomy has as many topics as it lists, or so many of each subject.
+    skills = extract.topics * extract.skills_per_topic
+    if extract.method == "sda" and not extract.taxonomy and k > skills:
+        yield Contradiction(
+            f"k = {k} is larger than the {skills} skills that are asked for",
+            ("mix.k", "extract.topics", "extract.skills_per_topic"),
+            "use a smaller k, or ask for more skills in [extract]",
+        )
+
+
+def _of_numbers(config: Config) -> Iterator[Contradiction]:
+    train, curate = config.train, config.curate
+    if train.batch % train.micro_batch:
+        yield Contradiction(
+            f"batch {train.batch} is not a multiple of micro_batch {train.micro_batch}",
+            ("train.batch", "train.micro_batch"),
+            f"use a multiple of {train.micro_batch}, or another micro_batch",
+        )
+    for part in ("instruction", "response"):
+        bounds = (f"min_{part}_tokens", f"max_{part}_tokens")
+        least, most = (getattr(curate, bound) for bound in bounds)
+        if least > most:
+            yield Contradiction(
+                f"no {part} has at least {least} and at most {most} tokens",
+                (f"curate.{bounds[0]}", f"curate.{bounds[1]}"),
+                f"use a number up to {most}, or raise {bounds[1]}",
+            )
+
+
+# ---- files -------------------------------------------------------------------------------------
+
+
+def check_files(config: Config, source: str, overrides: Sequence[str] = ()) -> None:
+    """Model folders, prompt pack, seed and benchmark files exist and are whole.
+
+    Raises ConfigError for the first that does not. `source` and `overrides` as in Origin.
+    """
+    origin = Origin(source, tuple(overrides))
+    _check_models(config, origin)
+    pack_folder(config.prompts.pack, origin.where("prompts.pack"))
+    pack = load_pack(config.prompts.pack)
+    _check_pack(config, pack, origin)
+    _check_lengths(config, pack, origin)
+    _check_extract(config, origin)
+    _check_gates(config, origin)
+
+
+def _check_models(config: Config, origin: Origin) -> None:
+    for role in ("teacher", "judge", "student"):
+        section: Served = getattr(config, role)
+        if section.path:
+            weights.check_model_folder(
+                embedded(section.path),
+                origin.where(f"{role}.path"),
+                needs_chat_template=role != "student",
+            )
+            _check_max_model_len(section, role, origin)
+        if section.api_key_file and not Path(section.api_key_file).is_file():
+            raise ConfigError(
+                "the file with the endpoints' API key does not exist",
+                where=f"{origin.where(f'{role}.api_key_file')} = {section.api_key_file!r}",
+                fix="give the path of a file that holds the key and nothing else",
+            )
+    folder = embedded(config.embedder.path)
+    if not (folder / "modules.json").exists():
+        raise ConfigError(
+            "not a sentence-transformers folder (modules.json is missing)",
+            where=f"{origin.where('embedder.path')} = {config.embedder.path!r}",
+            fix="name the folder of a sentence-transformers model, or embedded:minilm",
+        )
+
+
+def _check_max_model_len(section: Served, role: str, origin: Origin) -> None:
+    """No max_model_len that vLLM would refuse when this model's turn comes."""
+    own, key = _positions(embedded(section.path)), f"{role}.max_model_len"
+    # Further arguments may stretch what a model reads, as rope scaling does.
+    if own and section.max_model_len and section.max_model_len > own:
+        if not section.engine_arguments:
+            raise ConfigError(
+                f"the {role} reads {own:,} tokens at most",
+                where=f"{origin.where(key, f'{role}.path')} = {section.max_model_len}",
+                fix=f"use up to {own}, or leave max_model_len away",
+            )
+
+
+def _check_pack(config: Config, pack: Pack, origin: Origin) -> None:
+    """The pack has a template for everything that the configuration will ask of it."""
+    gates, prompts_pack = config.curate.gates, "prompts.pack"
+    if "skills" in gates and config.curate.skills == "judge" and not pack.has("shows_skill"):
+        raise ConfigError(
+            f"prompt pack {pack.name} cannot ask whether a skill is shown",
+            where=f"{origin.where('curate.skills', prompts_pack)} = 'judge'",
+            fix="add shows_skill.txt to the pack, or use skills = 'words', or leave the gate out",
+        )
+    wanted = ["brevity", "junk"] + ["rate"] * (config.judge.kind == "letter")
+    missing = [template for template in wanted if not pack.has(template)]
+    if "shirker" in gates and missing:
+        raise ConfigError(
+            f"prompt pack {pack.name} cannot calibrate the gate for shirkers",
+            where=f"{origin.where('curate.gates', prompts_pack)} holds 'shirker'",
+            fix=f"add {missing[0]}.txt to the pack, or leave shirker out of gates",
+        )
+    if config.extract.domain and not pack.uses("topics", "domain"):
+        raise ConfigError(
+            f"prompt pack {pack.name} has no place for a domain",
+            where=f"{origin.where('extract.domain', prompts_pack)} = {config.extract.domain!r}",
+            fix="use a pack whose topics.txt mentions {{ domain }}, such as paper",
+        )
+    for setting, template in (("names", "cluster_name"), ("relabel", "relabel")):
+        if getattr(config.cluster, setting) == "teacher" and not pack.has(template):
+            raise ConfigError(
+                f"prompt pack {pack.name} has no {template}.txt",
+                where=f"{origin.where(f'cluster.{setting}', prompts_pack)} = 'teacher'",
+                fix="add the template to the pack, or leave that setting away",
+            )
+
+
+def _check_lengths(config: Config, pack: Pack, origin: Origin) -> None:
+    """No reply is asked for that its model could not hold beside a prompt."""
+    replies = {turn.name: turn.sampling.max_tokens for turn in pack.turns}
+    replies["lists"] = pack.extract_sampling.max_tokens
+    longest = max(replies, key=lambda name: replies[name])
+    asked = {
+        "teacher": (replies[longest], f"{longest} of prompt pack {pack.name}", "prompts.pack"),
+        "student": (config.student.max_tokens, "student.max_tokens", "student.max_tokens"),
+    }
+    for role, (tokens, whose, key) in asked.items():
+        room, length_key = _room(config, role)
+        if room is not None and tokens >= room:
+            raise ConfigError(
+                f"the {role} has room for {room:,} tokens, prompt included, and a reply may take"
+                f" {tokens:,} ({whose})",
+                where=origin.where(length_key, key),
+                fix=f"ask for fewer than {room:,} tokens, or give the {role} more room",
+            )
+
+
+def _room(config: Config, role: str) -> tuple[int | None, str]:
+    """The longest conversation in tokens, where that is known, and the key that says so."""
+    section: Served = getattr(config, role)
+    if section.path and section.max_model_len is None:
+        return _positions(embedded(section.path)), f"{role}.path"
+    return section.max_model_len if section.path else None, f"{role}.max_model_len"
+
+
+def _positions(folder: Path) -> int | None:
+    """The longest text that a model was made for, where its configuration says so plainly."""
+    config = json.loads((folder / "config.json").read_text())
+    text = config.get("text_config", config)
+    ropes = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    kinds = {
+        rope.get("rope_type", rope.get("type", "default"))
+        for rope in (ropes, *ropes.values())  # of the model, or of each kind of its layers
+        if isinstance(rope, dict)
+    }
+    positions: int | None = text.get("max_position_embeddings")
+    return None if kinds - {"default"} else positions
+
+
+def _check_extract(config: Config, origin: Origin) -> None:
+    extract = config.extract
+    for number, seeds in enumerate(extract.seeds):
+        if not seeds.path or not embedded(seeds.path).exists():
+            raise ConfigError(
+                "there is no seed data here",
+                where=f"{origin.where(f'extract.seeds[{number}]')} = {seeds.path!r}",
+                fix="give the path of a JSONL, JSON, Parquet or CSV file, or of a dataset folder",
+            )
+    if extract.taxonomy:
+        if not Path(extract.taxonomy).is_file():
+            raise ConfigError(
+                "the taxonomy file does not exist",
+                where=f"{origin.where('extract.taxonomy')} = {extract.taxonomy!r}",
+                fix="give a text file with a topic a line, or JSON or TOML: fields > subjects >"
+                " topics",
+            )
+        read_taxonomy(Path(extract.taxonomy))
+
+
+def _check_gates(config: Config, origin: Origin) -> None:
+    """What the gates of curate read is there, while no hour of work has gone by yet."""
+    for path in config.curate.benchmarks:
+        read_prompts(embedded(path))
+    student = embedded(config.student.path)
+    if "length" in config.curate.gates and not (student / "tokenizer.json").is_file():
+        raise ConfigError(
+            "the length gate counts tokens, and the student has no tokenizer.json",
+            where=f"{origin.where('student.path')} = {config.student.path!r}",
+            fix="save its fast tokenizer beside it, or leave length out of [curate].gates",
+        )

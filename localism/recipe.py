@@ -1,0 +1,180 @@
+"""The recipe of a run: frozen in its folder, and what of it may still change.
+
+recipe.json holds the whole validated configuration, the models.toml that it was read from, and the
+overrides of the command line.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from localism import reader
+from localism.config import Config
+from localism.config_checks import check_files
+from localism.errors import ConfigError, UsageError
+from localism.models_toml import apply_overrides, load, validate
+from localism.prompting.packs import packaged
+from localism.records import STAGES
+
+RECIPE = "recipe.json"
+
+
+def default_models() -> Path:
+    """models.toml in the working folder, else the embedded default that ships with localism."""
+    here = Path("models.toml")
+    return here if here.exists() else packaged("models.toml")
+
+
+def settle_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -> Config:
+    """The configuration of a run. What its rows were made with is frozen, and the rest may change.
+
+    The section of a stage is frozen when that stage starts, everything else when the run does; keys
+    of mere speed stay free, and `mix.train` may grow until training starts (docs/decisions/0004).
+    The models.toml that a run was started with is read again at every call, so that an edit is
+    noticed rather than ignored. Raises UsageError, naming the keys that may not change any more.
+    """
+    if not (folder / RECIPE).exists():
+        source = models or default_models()
+        config = load(source, overrides)
+        folder.mkdir(parents=True, exist_ok=True)
+        if write_recipe(folder, source, overrides, config, is_new=True):
+            return config
+        # Another process started the run at this very moment: its recipe holds.
+    frozen, asked = frozen_recipe(folder), asked_recipe(folder, models, overrides)
+    started = _started(folder)
+    changed = [
+        change
+        for change in differences(frozen.recipe(), asked.config.recipe())
+        if not _may_change(change, started)
+    ]
+    if changed:
+        named = ", ".join(sorted(f"{c.key} ({c.before!r} -> {c.after!r})" for c in changed))
+        raise UsageError(
+            f"this run was started with another recipe; {named} would change",
+            where=f"{folder / RECIPE}, against {asked.models}",
+            fix=f"`localism fork {folder.name} NEW` starts a run with the new one and reuses every "
+            "model call that stays the same; or undo the change",
+        )
+    if asked.config != frozen:
+        write_recipe(folder, asked.models, asked.overrides, asked.config)
+    return asked.config
+
+
+class Recipe(NamedTuple):
+    """A configuration and where it was read from."""
+
+    models: Path
+    overrides: tuple[str, ...]
+    config: Config
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """models, overrides and config of recipe.json."""
+    try:
+        stored: dict[str, Any] = json.loads((folder / RECIPE).read_text())
+        return {key: stored[key] for key in ("models", "overrides", "config")}
+    except (ValueError, KeyError, TypeError) as damaged:
+        raise ConfigError(
+            "the recipe of this run cannot be read",
+            where=f"{folder / RECIPE}: {damaged}",
+            fix='its config is also in the corpus (localism sql "SELECT recipe FROM run"); restore '
+            "the file, or start a new run with --run NEW",
+        ) from None
+
+
+def frozen_recipe(folder: Path) -> Config:
+    return validate(_stored(folder)["config"], str(folder / RECIPE))
+
+
+def asked_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -> Recipe:
+    """What a call asks of an existing run: its own models.toml and overrides, then the call's."""
+    stored = _stored(folder)
+    source, merged = models or Path(stored["models"]), (*stored["overrides"], *overrides)
+    if models or source.exists():
+        return Recipe(source, merged, load(source, merged))
+    table, recipe = apply_overrides(stored["config"], overrides), str(folder / RECIPE)
+    config = validate(table, recipe, overrides)
+    check_files(config, recipe, overrides)
+    return Recipe(source, merged, config)
+
+
+def write_recipe(
+    folder: Path, models: Path, overrides: Sequence[str], config: Config, *, is_new: bool = False
+) -> bool:
+    """Freeze a recipe; is_new: only if there is none yet. Returns whether it was written."""
+    content = {
+        "models": str(models.resolve()),
+        "overrides": list(overrides),
+        "config": config.model_dump(mode="json"),
+    }
+    temporary = folder / f"{RECIPE}.{os.getpid()}"
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    if not is_new:
+        os.replace(temporary, folder / RECIPE)
+        return True
+    try:
+        os.link(temporary, folder / RECIPE)  # unlike a rename, refused where one is already
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    return True
+
+
+class Change(NamedTuple):
+    """A key of the recipe, dotted, and its two values."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> Iterator[Change]:
+    for key in old.keys() | new.keys():
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            yield Change(f"{prefix}{key}", before, after)
+
+
+def _may_change(change: Change, started: set[str]) -> bool:
+    section = change.key.partition(".")[0]
+    if section in STAGES and section not in started:
+        return True
+    return is_extension(change) and "train" not in started
+
+
+def is_extension(change: Change) -> bool:
+    """More training examples: the plan that exists is the beginning of the longer one."""
+    return change.key == "mix.train" and change.after > change.before
+
+
+# Where a stage leaves rows before its end, beside the ledger. What training leaves is on disk.
+ROWS = {
+    "extract": ("topic", "skill_label", "seed_example"),
+    "cluster": ("skill",),
+    "mix": ("mix",),
+    "generate": ("candidate",),
+    "curate": ("verdict",),
+    "pick": ("answer",),
+}
+
+
+def _started(folder: Path) -> set[str]:
+    """Stages that something was made by; one that stopped at a mistake in its section was not."""
+    if not (folder / reader.CORPUS).exists():
+        return set()
+    rows = reader.read(
+        folder,
+        "SELECT stage FROM tokens UNION SELECT stage FROM event WHERE kind = 'stage_finished'"
+        " UNION SELECT stage FROM event WHERE kind = 'stage_started' AND stage = 'train'",
+    ).rows
+    found = {row[0] for row in rows}
+    for stage, tables in ROWS.items():
+        counts = (f"EXISTS (FROM {table})" for table in tables)
+        if reader.read(folder, f"SELECT {' OR '.join(counts)}").rows[0][0]:
+            found.add(stage)
+    return found

@@ -1,0 +1,1 @@
+"""Training sets beside the accepted examples, for ablations; all end in tables that train reads."""
