@@ -2,13 +2,11 @@
 
     python benchmarks/generate_raw.py MODEL_FOLDER MAX_NUM_SEQS
 
-Reads a line of JSON for each pass, a list of conversations, and answers with one: seconds, CPU
-seconds of its processes. Waits without work between passes, so that sides can take turns.
+Reads a line of JSON for each pass, a list of conversations, and answers with one: seconds. Waits without work between passes, so that sides can take turns.
 """
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -65,12 +63,6 @@ def hold(engine: Any, conversations: list[list[dict[str, Any]]]) -> None:
             chat.append({"role": "assistant", "content": reply.outputs[0].text})
 
 
-def cpu_seconds() -> float:
-    """Of this process, in which the engine runs on a CPU; of ended children too."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
-
-
 def main() -> None:
     """Answer passes until the input ends."""
     # vLLM prints to standard output too; the answers keep it for themselves.
@@ -80,10 +72,9 @@ def main() -> None:
     print(json.dumps("ready"), file=answers)
     for line in sys.stdin:
         conversations = json.loads(line)
-        began, cpu = time.monotonic(), cpu_seconds()
+        began = time.monotonic()
         hold(engine, conversations)
-        measured = {"seconds": time.monotonic() - began, "cpu_seconds": cpu_seconds() - cpu}
-        print(json.dumps(measured), file=answers)
+        print(json.dumps({"seconds": time.monotonic() - began}), file=answers)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,12 @@ class Raw:
         words = [sys.executable, str(HERE / "generate_raw.py"), str(model), str(load.max_num_seqs)]
         self._log = tempfile.TemporaryFile("w+")
         self._process = subprocess.Popen(
-            words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            start_new_session=True,  # so that its processes can be told from others
         )
 
     def __enter__(self) -> "Raw":
@@ -48,9 +53,10 @@ class Raw:
     async def hold(self, conversations: list[list[Request]]) -> Measured:
         """One pass."""
         assert self._process.stdin is not None
+        cpu = session_cpu_seconds(self._process.pid)
         print(_as_json(conversations), file=self._process.stdin, flush=True)
         measured: Measured = await asyncio.to_thread(self._answer)
-        return measured
+        return {**measured, "cpu_seconds": session_cpu_seconds(self._process.pid) - cpu}
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
@@ -181,7 +187,7 @@ def own_cpu_seconds() -> float:
 
 
 def session_cpu_seconds(session: int) -> float:
-    """CPU time of the server's living processes."""
+    """CPU time of a session's living processes."""
     ticks = 0
     for pid in session_processes(session):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

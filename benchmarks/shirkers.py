@@ -67,7 +67,7 @@ def damaged(examples: Sequence[Candidate]) -> dict[tuple[str, str], tuple[str, s
 
 async def scored(context: Context, examples: Sequence[Candidate]) -> dict[tuple[str, str], Answer]:
     """Every answer, real, poor or damaged, with the judge's score."""
-    work = Shirkers(context)
+    work = Shirkers(context, "curate")
     texts = {("real", e.mix_id): (e.instruction or "", e.response or "") for e in examples}
     texts |= damaged(examples)
     async with serve(context, "teacher", "curate") as client:

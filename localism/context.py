@@ -10,6 +10,9 @@ from localism.config import Config
 from localism.progress import Progress
 from localism.store import Store
 
+# What is under way at the deadline may take so much longer.
+GRACE_SECONDS = 300.0
+
 
 @dataclass(frozen=True)
 class Context:

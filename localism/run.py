@@ -175,7 +175,8 @@ def reopen(store: Store, first: str) -> None:
 def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
     """Do the wanted stages that are not done, in order.
 
-    Raises StageError when a stage cannot finish, or when one before it is missing.
+    Raises StageError when a stage cannot finish, when one before it is missing, and when the books
+    of a wanted stage do not balance in the end, also of one that was done earlier.
     """
     started, worked = time.monotonic(), []
     done = finished_stages(context.store)
@@ -199,6 +200,7 @@ def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
         context.progress.end(summary)
         done[stage] = summary
         worked.append(stage)
+    check_books(context.store, [book for stage in wanted for book in BOOKS.get(stage, ())])
     return Outcome(tuple(worked), time.monotonic() - started)
 
 
@@ -262,13 +264,17 @@ def top_up(context: Context) -> str:
 
 
 def check_books(store: Store, names: Sequence[str]) -> None:
-    """Every planned row is accounted for and none is pending; anything else is a bug of ours."""
+    """StageError unless every planned row of these books is accounted for and none is pending."""
     for row in store.query("SELECT * FROM books"):
-        if row["stage"] not in names:
-            continue
         parts = row["accepted"] + row["rejected"] + row["failed"] + row["pending"]
-        if parts != row["planned"] or row["pending"]:
-            raise RuntimeError(f"books of stage {row['stage']} do not balance: {row}")
+        if row["stage"] in names and (parts != row["planned"] or row["pending"]):
+            counts = ", ".join(f"{row[name]:,} {name}" for name in list(row)[1:])
+            raise StageError(
+                f"the books of {row['stage']} do not balance: {counts}",
+                where="view books of the corpus",
+                fix="rows were lost, by a change of the file from outside or by a bug of localism:"
+                " keep this run folder, and `localism fork` it, which pays for no call twice",
+            )
 
 
 # ---- fork ----------------------------------------------------------------------------------

@@ -75,6 +75,8 @@ def collect(context: Context) -> dict[str, Any]:
         ),
         "query_types": query("SELECT * FROM query_type_coverage WHERE split = 'train'"),
         "checkpoints": query("SELECT * FROM checkpoint_curve WHERE training = 'main'"),
+        "criteria": query("SELECT * FROM picks WHERE training = 'main'"),
+        "judge": query("SELECT * FROM score WHERE model_id = 'judge' ORDER BY metric"),
         "scores": query(
             "SELECT * FROM score WHERE split = 'test' AND model_id NOT IN"
             " (SELECT checkpoint_id FROM checkpoint WHERE training <> 'main')"

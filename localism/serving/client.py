@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from localism.context import Context
+from localism.context import GRACE_SECONDS, Context
 from localism.errors import ConfigError, OutOfTime
 from localism.records import Choice, Likelihood, Reply, Sampling, stable_id
 from localism.serving import swap
@@ -39,8 +39,6 @@ RETRIED_STATUS = frozenset({408, 429})
 CHARACTERS_PER_TOKEN = 3
 # vLLM reports an impossible token as -9999; JSON has no minus infinity.
 LOWEST_LOGPROB = -9999.0
-# What has begun when the time is up may take so much longer.
-GRACE_SECONDS = 300.0
 
 
 class RequestFailed(Exception):

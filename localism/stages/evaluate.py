@@ -15,6 +15,7 @@ from typing import Any
 from localism.context import Context
 from localism.errors import StageError
 from localism.judging import scores
+from localism.judging.calibration import calibrated
 from localism.judging.heldout import HeldOutItem, held_out
 from localism.judging.pairwise import battles
 from localism.judging.picking import PairedDifference, compare, paired_difference
@@ -100,7 +101,7 @@ def judge_slope(context: Context, training: Training) -> float | None:
     )
     if int(pool.scored.any(axis=1).sum()) < FEW_MODELS:
         return None
-    return length_controlled(pool).phi_mean
+    return length_controlled(pool, **calibrated(store)).phi_mean
 
 
 def _summary(

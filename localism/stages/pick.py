@@ -3,7 +3,8 @@
 One student engine answers for every checkpoint by swapping weights; when it is gone, one judge
 engine compares every answer with the teacher's response. The pick is the highest length-controlled
 win rate; checkpoints that these prompts cannot tell from it are its tie set. Its score here is
-optimistic, because it was chosen by it: stage evaluate measures it on other prompts. Several
+optimistic, because it was chosen by it: stage evaluate measures it on other prompts. Before that
+the judge's own taste for length is measured on rewritten references (pick_calibration.py). Several
 trainings (--on SET) are picked from one by one, and share the engines.
 
 Alone: localism pick --run NAME
@@ -18,14 +19,18 @@ from typing import Any
 from localism.context import Context
 from localism.errors import StageError
 from localism.judging import scores
+from localism.judging.calibration import calibrated
 from localism.judging.heldout import HeldOutItem, answer_all, held_out, unanswered
 from localism.judging.pairwise import battles, judge_all, unjudged
 from localism.judging.picking import Comparison, compare
+from localism.paths import embedded
 from localism.progress import Progress
 from localism.prompting.packs import load_pack
 from localism.records import Sampling, Split
 from localism.serving.client import Client
 from localism.serving.server import serve
+from localism.serving.swap import check_fits
+from localism.stages.pick_calibration import Calibration
 from localism.stages.train import chat_template_file
 from localism.training.sets import Training, main_training
 
@@ -50,7 +55,9 @@ def run(context: Context, trainings: Sequence[Training] = ()) -> str:
         for row in rows
     ]
     items = items_of(context, "dev")
-    asyncio.run(contest(context, "pick", "dev", contestants, items))
+    calibration = Calibration(context, items)
+    asyncio.run(contest(context, "pick", "dev", contestants, items, calibration))
+    calibration.settle()
     return "\n".join(
         training.named(choose(context, training, rows, items))
         for training, rows in checkpoints.items()
@@ -93,10 +100,13 @@ async def contest(
     split: Split,
     contestants: Sequence[Contestant],
     items: Sequence[HeldOutItem],
+    calibration: Calibration | None = None,
 ) -> None:
     """Collect every answer and judgment that is missing; an engine with nothing to do stays off."""
     await _answer(context, stage, split, contestants, items)
-    await _judge(context, stage, split)
+    if calibration:
+        await calibration.rewrite()
+    await _judge(context, stage, split, calibration)
 
 
 async def _answer(
@@ -114,6 +124,8 @@ async def _answer(
         return
     total = len(contestants) * len(items)
     done = total - sum(len(unasked) for _, unasked in missing)
+    for contestant, _ in missing:  # now, rather than after hours of answers
+        check_fits(embedded(student.path), contestant.folder)
     template = chat_template_file(context)
     async with serve(context, role="student", stage=stage, chat_template=template) as client:
         tally = _Tally(context.progress, client, "answers", done, total)
@@ -124,13 +136,17 @@ async def _answer(
             )
 
 
-async def _judge(context: Context, stage: str, split: Split) -> None:
+async def _judge(
+    context: Context, stage: str, split: Split, calibration: Calibration | None
+) -> None:
     pairings = unjudged(context.store, split, both=context.config.both_orders())
-    if not pairings:
+    if not pairings and not calibration:
         return
     pack = load_pack(context.config.prompts.pack)
     judged = context.store.value("SELECT count(*) FROM judgment WHERE split = ?", [split])
     async with serve(context, role="judge", stage=stage) as client:
+        if calibration:
+            await calibration.judge(client)
         total = judged + len(pairings)
         tally = _Tally(context.progress, client, "judgments", judged, total)
         kind = context.config.judge.kind
@@ -172,6 +188,7 @@ def choose(
         battles(store, model_ids, items, both=config.both_orders()),
         seed=config.seed,
         resamples=config.pick.bootstrap,
+        **calibrated(store),
     )
     found = list(scores.judged(comparison, "dev"))
     for model_id in model_ids:
@@ -186,10 +203,16 @@ def choose(
     )
     if best is None:
         raise _nothing_scored(context)
-    return _summary(comparison, best, checkpoints)
+    others = store.query("SELECT * FROM picks WHERE training = ?", [training.name])[0]
+    return _summary(comparison, best, checkpoints, others)
 
 
-def _summary(comparison: Comparison, best: int, checkpoints: Sequence[dict[str, Any]]) -> str:
+def _summary(
+    comparison: Comparison,
+    best: int,
+    checkpoints: Sequence[dict[str, Any]],
+    others: dict[str, Any],
+) -> str:
     """epoch 6 of 8: LC win rate 47.1 (95% CI 41.9 to 52.3), tied with epochs 5, 7."""
     score = comparison.scores[best]
     text = (
@@ -201,9 +224,9 @@ def _summary(comparison: Comparison, best: int, checkpoints: Sequence[dict[str, 
     tied = [str(checkpoints[m]["epoch"]) for m in comparison.pick.tied if m != best]
     if tied:
         text += f", tied with epoch{'s' if len(tied) > 1 else ''} {', '.join(tied)}"
-    losses = [(row["dev_loss"], row["epoch"]) for row in checkpoints if row["dev_loss"] is not None]
-    if losses and min(losses)[1] != checkpoints[best]["epoch"]:
-        text += f"; dev loss is lowest at epoch {min(losses)[1]}"
+    for column, criterion in (("by_dev_loss", "dev loss"), ("by_win_rate", "raw win rate")):
+        if others[column] not in (None, checkpoints[best]["epoch"]):
+            text += f"; {criterion} alone would pick epoch {others[column]}"
     unscored = sum(one.win_rate.unscored for one in comparison.scores)
     if unscored:
         text += f"; {unscored} answers unscored, not counted"

@@ -26,8 +26,8 @@ from typing import Any
 
 from localism import errors, weights
 from localism.config import Config
-from localism.context import Context
-from localism.errors import ConfigError, LocalismError, MachineError, StageError
+from localism.context import GRACE_SECONDS, Context
+from localism.errors import ConfigError, LocalismError, MachineError, OutOfTime, StageError
 from localism.offline import child_environment
 from localism.paths import embedded
 from localism.records import stable_id
@@ -53,6 +53,8 @@ def run(context: Context, trainings: Sequence[Training] = ()) -> str:
 
 
 def _run_one(context: Context, training: Training) -> str:
+    if context.time_left() <= 0:
+        raise OutOfTime(f"not begun for {training.name}")
     count = write_data(context, training)
     job = plan(context, training)
     _check_same_training(context, training, job)
@@ -287,6 +289,7 @@ def _train(context: Context, training: Training, job: Job) -> None:
         try:
             while child.poll() is None:
                 follower.read()
+                follower.check_time()
                 time.sleep(POLL_SECONDS)
         finally:
             _stop(child)
@@ -316,6 +319,10 @@ class Follower:
         self._log = Path(job.log)
         self._offset = 0
         self._recorded: set[str] = set()
+        _record_checkpoints(context, training, job, self._recorded)
+        self._log_start = self._log.stat().st_size  # a training that goes on keeps its log
+        self._epoch_began = self._epoch_seconds = 0.0
+        self._is_between = False
         context.progress.update(0, unit="steps", detail="loading the student")
 
     def read(self) -> None:
@@ -327,8 +334,25 @@ class Follower:
         self._offset += len(whole)
         for line in whole.splitlines():
             self._take(json.loads(line))
+        before = len(self._recorded)
         if whole:
             _record_checkpoints(self._context, self._training, self._job, self._recorded)
+        if self._offset > self._log_start:
+            self._note_epoch(is_over=len(self._recorded) > before)
+
+    def _note_epoch(self, *, is_over: bool) -> None:
+        moment, self._is_between = time.monotonic(), is_over
+        if is_over:
+            self._epoch_seconds = moment - self._epoch_began
+        if is_over or not self._epoch_began:
+            self._epoch_began = moment
+
+    def check_time(self) -> None:
+        """Raise OutOfTime between two epochs when the next would not fit, and after the grace."""
+        left, done = self._context.time_left(), len(self._recorded)
+        has_no_room = self._is_between and left < self._epoch_seconds
+        if done < self._job.epochs and (has_no_room or left < -GRACE_SECONDS):
+            raise OutOfTime(f"{done} of {self._job.epochs} epochs")
 
     def _take(self, line: dict[str, Any]) -> None:
         if "error" in line:

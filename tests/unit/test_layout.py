@@ -24,6 +24,8 @@ RANKS = [
         "benchmark_files",
         "offline",
         "progress",
+        "calibration",
+        "power",
     },
     {"prompting", "store", "paths"},
     {"config", "reader"},

@@ -1,18 +1,20 @@
 """Judging: from the judge's probabilities to verdicts, scores and the pick; no model takes part."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from localism.context import Context
-from localism.errors import StageError
+from localism.errors import ConfigError, StageError
 from localism.judging import scores
 from localism.judging.heldout import HeldOutItem, held_out, unanswered
 from localism.judging.pairwise import battles, orders, read_verdict, unjudged
 from localism.judging.picking import Interval
 from localism.models_toml import validate
+from localism.paths import embedded
 from localism.progress import Progress
 from localism.prompting.packs import load_pack
 from localism.records import stable_id
@@ -31,6 +33,7 @@ def make_context(folder: Path, *, both_orders: bool = True) -> Context:
             "judge": {"same_as": "teacher"},
             "student": {"path": "embedded:student"},
             "pick": {"both_orders": both_orders, "bootstrap": 100},
+            "prompts": {"pack": "compact"},  # without rewritten references, so without an engine
         },
         "test",
     )
@@ -261,7 +264,7 @@ def test_pick_marks_the_best_checkpoint_and_its_ties_and_starts_no_engine(
     summary = pick.run(context)
     assert summary.startswith("epoch 3 of 3: LC win rate 7")
     assert "tied" not in summary
-    assert "dev loss is lowest at epoch 2" in summary
+    assert "dev loss alone would pick epoch 2" in summary
     rows = store.query("SELECT checkpoint_id, picked, tied FROM checkpoint ORDER BY epoch")
     assert [row["picked"] for row in rows] == [False, False, True]
     assert [row["tied"] for row in rows] == [False, False, False]
@@ -299,6 +302,89 @@ def test_a_pick_that_changes_moves_the_flags(context: Context) -> None:
     pick.run(context)
     assert context.store.value("SELECT checkpoint_id FROM checkpoint WHERE picked") == "epoch-02"
     assert context.store.value("SELECT count(*) FROM checkpoint WHERE picked") == 1
+
+
+def test_the_judges_position_is_measured_on_every_dev_answer(context: Context) -> None:
+    items = add_items(context.store, "dev", 4)
+    add_checkpoints(context.store, [2.0])
+    for item, pair in zip(items, ((0.9, 0.2), (0.8, 0.4), (0.7, 0.6), (0.6, None)), strict=True):
+        add_answer(context.store, "epoch-01", item, "text")
+        for answer_first, preference in zip((True, False), pair, strict=True):
+            add_judgment(context.store, "epoch-01", item, answer_first, preference)
+    pick.run(context)
+    advantage = score(context.store, "judge", "position_advantage")
+    assert advantage["value"] == pytest.approx(100 * (0.7 + 0.4 + 0.1) / 3)
+    assert (advantage["n"], advantage["unscored"]) == (3, 1)
+    flips = score(context.store, "judge", "position_flips")
+    assert flips["value"] == pytest.approx(200 / 3)
+    problems = [
+        row["problem"]
+        for row in context.store.query(
+            "SELECT detail->>'problem' AS problem FROM event WHERE kind = 'warning' ORDER BY ALL"
+        )
+    ]
+    assert "in 67% of pairs" in problems[1] and "the teacher itself" in problems[0]
+    pick.run(context)
+    assert context.store.value("SELECT count(*) FROM event WHERE kind = 'warning'") == 2
+
+
+def test_a_measured_slope_enters_the_choice(context: Context) -> None:
+    items = add_items(context.store, "dev")
+    add_checkpoints(context.store, [2.0, 1.0])
+    for model_id, preference in (("epoch-01", 0.5), ("epoch-02", 0.4)):
+        add_model(context.store, model_id, items, preference)
+    pick.run(context)
+    before = score(context.store, "epoch-01", "lc_win_rate")["value"]
+    slope = scores.Score("judge", "dev", "length_slope", -6.0, -6.1, -5.9, 40, 0)
+    scores.write(context.store, "dev", [slope], "main")
+    main = pick.main_training(context.config)
+    checkpoints = context.store.query("FROM checkpoint ORDER BY epoch")
+    pick.choose(context, main, checkpoints, items)
+    assert score(context.store, "epoch-01", "lc_win_rate")["value"] != pytest.approx(
+        before, abs=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    "damage, problem",
+    [
+        ("missing", "no safetensors"),
+        ("truncated", "damaged"),
+        ("wrong shape", "model.norm.weight"),
+        ("no folder", "does not exist"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told_before_any_engine_starts_and_the_run_goes_on_after(
+    context: Context, damage: str, problem: str
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    items = add_items(context.store, "dev", 2)
+    add_checkpoints(context.store, [2.0, 1.0])
+    for epoch in (1, 2):
+        shutil.copytree(
+            embedded("embedded:student"), context.folder / "checkpoints" / f"epoch-{epoch:02d}"
+        )
+    folder = context.folder / "checkpoints" / "epoch-02"
+    weights = folder / "model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif damage == "wrong shape":
+        tensors = load_file(weights)
+        tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].clone()
+        save_file(tensors, weights)
+    else:
+        shutil.rmtree(folder)
+    add_model(context.store, "epoch-01", items, 0.5)
+    with pytest.raises(ConfigError, match=problem) as error:
+        pick.run(context)
+    assert "epoch-02" in error.value.where
+    assert context.store.value("SELECT count(*) FROM event WHERE kind = 'engine_started'") == 0
+    # the user brings the file back; here the answers, so that no engine is needed
+    add_model(context.store, "epoch-02", items, 0.9)
+    assert pick.run(context).startswith("epoch 2 of 2")
 
 
 def test_when_nothing_is_scored_the_scores_are_null_and_the_error_says_why(

@@ -207,12 +207,16 @@ def test_done_stages_are_skipped(folder):
     assert "train was done" in status.render(facts)
 
 
-def test_books_that_do_not_balance_are_a_bug(folder):
+def test_a_finished_run_whose_books_do_not_balance_is_refused(folder):
     config = work(folder)
     with run.opened(folder, config, Progress(plain=True)) as context:
+        for stage in run.STAGES:
+            context.store.event("stage_finished", stage, summary="done")
+        (folder / "report.html").touch()
+        run.run_stages(context, run.STAGES)
         context.store.add("mix", mix_id="m", ordinal=0, k=2, query_type_id=None, split="train")
-        with pytest.raises(RuntimeError, match="books of stage generate"):
-            run.check_books(context.store, run.BOOKS["generate"])
+        with pytest.raises(StageError, match="books of generate do not balance: 1 planned, 0 acc"):
+            run.run_stages(context, run.STAGES)
 
 
 def test_fork_carries_the_ledger_and_takes_the_new_recipe(folder):
