@@ -2,7 +2,8 @@
 
     python benchmarks/generate_raw.py MODEL_FOLDER MAX_NUM_SEQS
 
-Reads a line of JSON for each pass, a list of conversations, and answers with one: seconds. Waits without work between passes, so that sides can take turns.
+Reads a line of JSON for each pass, a list of conversations, and answers with one: seconds. Waits
+without work between passes, so that sides can take turns.
 """
 
 import json

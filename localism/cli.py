@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from localism import __version__
+from localism.cli_ablations import compare, variant
 from localism.cli_options import (
     TrialOptions,
     format_option,
@@ -23,14 +24,13 @@ from localism.cli_options import (
 )
 from localism.cli_prompts import prompts
 from localism.cli_skills import skills
-from localism.cli_variant import variant
 from localism.errors import LocalismError, OutOfTime
 from localism.records import STAGES
 
 SECTIONS = {
     "Whole pipeline": ("run-all", "init", "status", "fork"),
     "One stage, in pipeline order": STAGES,
-    "Ablations": ("variant",),
+    "Ablations": ("variant", "compare"),
     "Look": ("skills", "prompts", "sql", "why", "winrate"),
 }
 
@@ -83,6 +83,9 @@ SHORTCUTS = {
         "--method": ("cluster.method", "METHOD", "hdbscan, fast, cuml or auto."),
         "--noise": ("cluster.noise", "POLICY", "rare, absorb or assign-all."),
     },
+    "pick": {  # without a value: it says false
+        "--single-order": ("pick.both_orders", "", "Judge each pair once, as AlpacaEval does."),
+    },
 }
 
 
@@ -91,13 +94,14 @@ def shortcuts(name: str) -> Any:
 
     def decorate(command: Any) -> Any:
         for flag, (key, metavar, text) in reversed(SHORTCUTS.get(name, {}).items()):
+            takes = {"metavar": metavar, "type": int if metavar == "N" else str}
             command = click.option(
                 flag,
                 expose_value=False,
-                metavar=metavar,
-                type=int if metavar == "N" else str,
-                help=f"{text} Short for --set {key}=...",
+                default=None,
+                help=f"{text} Short for --set {key}={'...' if metavar else 'false'}",
                 callback=functools.partial(_override, key),
+                **(takes if metavar else {"is_flag": True, "flag_value": False, "type": bool}),
             )(command)
         return command
 
@@ -110,7 +114,8 @@ def _override(
     if value is not None:
         override = f"{key}={json.dumps(value)}"
         context.obj.setdefault("overrides", []).append(override)
-        context.obj.setdefault("typed", {})[f"--set {override}"] = f"{option.opts[0]} {value}"
+        typed = option.opts[0] if value is False else f"{option.opts[0]} {value}"
+        context.obj.setdefault("typed", {})[f"--set {override}"] = typed
 
 
 @contextmanager
@@ -411,6 +416,7 @@ def winrate(
 cli.add_command(skills)
 cli.add_command(prompts)
 cli.add_command(variant)
+cli.add_command(compare)
 
 
 def main() -> None:

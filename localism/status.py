@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from localism import offline, reader, tables
-from localism.records import LOCK
+from localism.records import LOCK, STAGES
 
 _CARRIED = """
 SELECT detail->>'parent' AS parent, (detail->>'turns')::BIGINT AS calls
@@ -100,9 +100,10 @@ def left(folder: Path, stages: Sequence[str], detail: str = "") -> str:
 
     detail: how far the stage came, where the books do not say it.
     """
-    found = facts(folder, stages)
-    waiting = [row["stage"] for row in found["stages"] if row["state"] != "done"]
-    done = [stage for stage in stages if stage not in waiting]
+    found = facts(folder, STAGES)
+    states = {row["stage"]: row["state"] for row in found["stages"]}
+    done = [stage for stage in stages if states[stage] == "done"]
+    waiting = [stage for stage in stages if stage not in done]
     parts = [f"{', '.join(done)} done"] if done else []
     if waiting:
         now, *later = waiting

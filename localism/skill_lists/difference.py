@@ -3,6 +3,7 @@
 Alone: localism skills diff A B
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ from localism import reader, tables
 from localism.skill_lists.look import listing
 
 ROWS_AT_ONCE = 1024
+VECTORS_AT_ONCE = 2_000
+_VECTORS = """
+SELECT text_hash,
+       list_aggregate(list_transform(vector, lambda x: hex(x::BIT::BLOB)), 'string_agg', '')
+FROM embedding WHERE embedder = '{}' AND text_hash IN ({})
+"""
 SHOWN = 15
 
 
@@ -36,7 +43,7 @@ class _Side:
 
     skills: dict[str, dict[str, Any]]
     """Listing rows by name."""
-    vectors: dict[str, list[float]]
+    vectors: dict[str, NDArray[np.float32]]
     """By name, of the embedder that both corpora hold vectors of."""
 
 
@@ -74,18 +81,26 @@ def _embedders(folder: Path) -> list[str]:
 
 
 def _side(folder: Path, embedder: str | None) -> _Side:
+    skills = {row["skill"]: row for row in listing(folder)}
+    return _Side(skills, _vectors(folder, list(skills), embedder) if embedder else {})
+
+
+def _vectors(folder: Path, names: Sequence[str], embedder: str) -> dict[str, NDArray[np.float32]]:
+    """Vectors by name, of those that the corpus has.
+
+    They come as text, four bytes a number in hexadecimal: as lists of numbers, 20,000 of them take
+    five times as long and half a gigabyte.
+    """
     from localism.clustering.embed import text_hash
 
-    skills = {row["skill"]: row for row in listing(folder)}
-    if embedder is None:
-        return _Side(skills, {})
-    hashed = dict(
-        reader.read(
-            folder, f"SELECT text_hash, vector FROM embedding WHERE embedder = '{embedder}'"
-        ).rows
-    )
-    known = {name: hashed.get(text_hash(name)) for name in skills}
-    return _Side(skills, {name: vector for name, vector in known.items() if vector})
+    hashes = {text_hash(name): name for name in names}
+    keys = list(hashes)
+    found = {}
+    for start in range(0, len(keys), VECTORS_AT_ONCE):
+        wanted = ", ".join(f"'{key}'" for key in keys[start : start + VECTORS_AT_ONCE])
+        for key, numbers in reader.read(folder, _VECTORS.format(embedder, wanted)).rows:
+            found[hashes[key]] = np.frombuffer(bytes.fromhex(numbers), ">f4").astype(np.float32)
+    return found
 
 
 def _only(mine: _Side, theirs: _Side) -> list[dict[str, Any]]:
@@ -100,24 +115,26 @@ def _only(mine: _Side, theirs: _Side) -> list[dict[str, Any]]:
 
 def _moved(one: _Side, other: _Side, shared: Sequence[str]) -> list[dict[str, Any]]:
     before, after = _companions(one, shared), _companions(other, shared)
+
+    @functools.cache  # skills that stay together have left and joined the same ones
+    def change(cluster_a: str, cluster_b: str) -> tuple[list[str], list[str]]:
+        old, new = before[cluster_a], after[cluster_b]
+        return sorted(old - new), sorted(new - old)
+
+    homes = {name: (one.skills[name]["cluster"], other.skills[name]["cluster"]) for name in shared}
     return [
-        {
-            "skill": name,
-            "cluster_a": one.skills[name]["cluster"],
-            "cluster_b": other.skills[name]["cluster"],
-            "left": sorted(before[name] - after[name]),
-            "joined": sorted(after[name] - before[name]),
-        }
-        for name in shared
-        if before[name] != after[name]
-    ]
+        {"skill": name, "cluster_a": home[0], "cluster_b": home[1],
+         "left": change(*home)[0], "joined": change(*home)[1]}
+        for name, home in homes.items() if any(change(*home))
+    ]  # fmt: skip
 
 
 def _companions(side: _Side, shared: Sequence[str]) -> dict[str, set[str]]:
+    """Cluster -> those of its skills that both runs have."""
     members: dict[str, set[str]] = defaultdict(set)
     for name in shared:
         members[side.skills[name]["cluster"]].add(name)
-    return {name: members[side.skills[name]["cluster"]] - {name} for name in shared}
+    return members
 
 
 # ---- neighbours ------------------------------------------------------------------------------
@@ -126,7 +143,7 @@ def _companions(side: _Side, shared: Sequence[str]) -> dict[str, set[str]]:
 def _nearest(names: Sequence[str], mine: _Side, theirs: _Side) -> dict[str, Near]:
     """By embedding where there are vectors, by letters for the others."""
     embedded = [name for name in names if name in mine.vectors and theirs.vectors]
-    spelled = [name for name in names if name not in set(embedded)]
+    spelled = sorted(set(names).difference(embedded))
     found: dict[str, Near] = {}
     if embedded:
         vectors = np.array([mine.vectors[name] for name in embedded])
@@ -137,7 +154,7 @@ def _nearest(names: Sequence[str], mine: _Side, theirs: _Side) -> dict[str, Near
     return found
 
 
-def _matrix(side: _Side) -> NDArray[np.float64]:
+def _matrix(side: _Side) -> NDArray[np.float32]:
     return np.array(list(side.vectors.values()))
 
 

@@ -33,7 +33,8 @@ def run(context: Context) -> str:
 def _page(known: dict[str, Any]) -> str:
     rows = facts.test_rows(known)
     percent = [row for row in rows if row["metric"] in facts.PERCENT and row["value"] is not None]
-    figures = {}
+    # A report may be asked for at any time: what is not there yet has no figure.
+    figures = dict.fromkeys(("checkpoints", "skills", "map", "clusters", "scores"), "")
     if known["checkpoints"]:
         figures["checkpoints"] = plots.checkpoint_curve(known["checkpoints"])
     if known["skills"]:

@@ -23,7 +23,7 @@ import pytest
 import localism
 from localism.config import Config
 from localism.context import Context
-from localism.errors import ConfigError, MachineError, StageError
+from localism.errors import ConfigError, MachineError, OutOfTime, StageError
 from localism.models_toml import validate
 from localism.offline import child_environment
 from localism.paths import embedded
@@ -257,6 +257,22 @@ def test_training_killed_in_an_epoch_and_resumed_gives_the_same_weights(
         "FROM event WHERE kind = 'train_step' ORDER BY event_id"
     )
     assert rows(tmp_path, losses) == rows(finished[0], losses)
+
+
+def test_out_of_time_ends_after_an_epoch_and_the_same_call_goes_on(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    with opened(tmp_path, recipe()) as context:
+        # Over long before the first epoch is; that one is finished all the same. The steps of the
+        # miniature are so short that a second one may be over before it is noticed.
+        with pytest.raises(OutOfTime, match="[12] of 3 epochs"):
+            train.run(replace(context, deadline=time.monotonic() + 0.5))
+        before = len(context.store.query("FROM checkpoint"))
+        assert before in (1, 2)
+        train.run(context)
+    assert Job.read(tmp_path / "train/job.json").resume_from, "it did not start over"
+    columns = "SELECT epoch, step, fingerprint FROM checkpoint ORDER BY epoch"
+    assert rows(tmp_path, columns) == rows(finished[0], columns)
 
 
 def test_ctrl_c_ends_the_child_within_seconds(tmp_path: Path) -> None:

@@ -35,9 +35,9 @@ RANKS = [
     {"serving", "embedded", "clustering"},
     {"judging", "curation", "training", "reporting"},
     {"stages"},
-    {"run", "status", "why", "variants"},
+    {"run", "status", "why", "variants", "compare"},
     {"skill_lists"},
-    {"cli_prompts", "cli_skills", "cli_variant"},
+    {"cli_prompts", "cli_skills", "cli_ablations"},
     {"cli"},
     {"__main__"},
 ]

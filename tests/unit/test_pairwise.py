@@ -18,7 +18,8 @@ from localism.paths import embedded
 from localism.progress import Progress
 from localism.prompting.packs import load_pack
 from localism.records import stable_id
-from localism.stages import evaluate, pick
+from localism.reporting import facts
+from localism.stages import evaluate, pick, report
 from localism.store import Store, now
 from localism.training.sets import Training, main_training, training_of
 
@@ -343,6 +344,23 @@ def test_a_measured_slope_enters_the_choice(context: Context) -> None:
     assert score(context.store, "epoch-01", "lc_win_rate")["value"] != pytest.approx(
         before, abs=0.5
     )
+
+
+def test_the_report_shows_each_checkpoint_the_other_criteria_and_the_judge(
+    context: Context,
+) -> None:
+    items = add_items(context.store, "dev")
+    add_checkpoints(context.store, [3.0, 1.0, 2.0])
+    for model_id, preference in (("epoch-01", 0.1), ("epoch-02", 0.6), ("epoch-03", 0.8)):
+        add_model(context.store, model_id, items, preference)
+    pick.run(context)
+    page = " ".join(report._page(facts.collect(context)).split())
+    assert "Cross-entropy alone would have picked epoch 2, the raw win rate alone epoch 3." in page
+    assert '<td class="n">3 picked</td><td class="n">2.000</td>' in page
+    assert 'length slope</td><td class="n">–</td>' in page
+    assert "prompt pack compact has no template longer and shorter" in page
+    assert 'position advantage</td><td class="n">10.00</td>' in page
+    assert "may favour" not in page and "expect the judge to favour those" in page
 
 
 @pytest.mark.parametrize(

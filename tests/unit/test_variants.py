@@ -50,11 +50,11 @@ def ids(context: Context, name: str) -> list[str]:
 
 def sets_of(*arguments: str, seed: int = 0) -> list[tuple[Asked, object]]:
     """What the command line makes of its options."""
-    from localism import cli_variant
+    from localism import cli_ablations
 
-    parsed = cli_variant.variant.make_context("variant", list(arguments))
+    parsed = cli_ablations.variant.make_context("variant", list(arguments))
     options = {k: v for k, v in parsed.params.items() if k not in ("name", "is_list", "plain")}
-    return list(cli_variant._sets(embedded_config(seed=seed), **options))
+    return list(cli_ablations._sets(embedded_config(seed=seed), **options))
 
 
 # ---- subsets -------------------------------------------------------------------------------

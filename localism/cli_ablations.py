@@ -1,4 +1,4 @@
-"""localism variant: training sets beside the accepted examples, for ablations."""
+"""localism variant and compare: training sets for ablations, and trainings side by side."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from localism.cli_options import run_option
+from localism.cli_options import format_option, run_option
 from localism.errors import UsageError
 
 if TYPE_CHECKING:
@@ -72,6 +72,26 @@ def variant(name: str, is_list: bool, plain: bool, **asked: Any) -> None:
             progress.end(make(context, one, maker))
     names = " ".join(f"--on {one.name}" for one, _ in sets)
     click.echo(f"next: localism train --run {name} {names}")
+
+
+@click.command(
+    epilog="\b\nExamples:\n  localism compare\n"
+    "  localism compare main brevity-20 junk-20 --run first --format csv"
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@run_option
+@format_option
+def compare(names: tuple[str, ...], name: str, form: str) -> None:
+    """Trainings side by side on test, each against the first.
+
+    NAME: a training of the run, another run, or RUN:TRAINING; without one, all of the run. The
+    difference is in points of win rate, paired by prompt, with its 95% interval; prompts: how many
+    both were judged on.
+    """
+    from localism import compare, run, tables
+
+    table = compare.compare(names, run.existing_folder(name), run.existing_folder)
+    click.echo(tables.render(table, form), nl=False)
 
 
 def _listed(folder: Path) -> str:
