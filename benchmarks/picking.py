@@ -1,6 +1,6 @@
 """Which estimator picks the best checkpoint, and do its intervals and tie sets hold?
 
-    python benchmarks/picking.py --repeats 200 --alpacaeval ../shared/data/alpacaeval
+    python benchmarks/picking.py --repeats 150 --alpacaeval ../shared/data/alpacaeval
 
 Made data of known truth: 15 checkpoints, items of different difficulty, a noisy judge with a taste
 for length and for a position, seen in both orders. The taste acts on the ratio of lengths, not on
@@ -337,7 +337,7 @@ def main() -> None:
     """Measure, print, save."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=150)
     parser.add_argument("--resamples", type=int, default=200)
     parser.add_argument("--alpacaeval", type=Path, help="folder with preferences.csv and its kin")
     arguments = parser.parse_args()

@@ -10,6 +10,10 @@ from localism.errors import ConfigError
 # Where the public benchmarks keep their prompts; the first that an object has.
 _COLUMNS = ("instruction", "prompt", "question", "query", "text", "turns")
 
+# Others are refused: a file of JSON or CSV read as text would be prompts that nobody writes.
+JSONL = (".jsonl", ".ndjson")
+FORMS = (*JSONL, ".txt", "")
+
 
 class BenchmarkPrompt(NamedTuple):
     """A prompt that training data should not contain."""
@@ -22,6 +26,12 @@ class BenchmarkPrompt(NamedTuple):
 
 def read_prompts(path: Path) -> list[BenchmarkPrompt]:
     """The prompts of a file; ConfigError with the line that holds none."""
+    if path.suffix.lower() not in FORMS:
+        raise ConfigError(
+            f"benchmark prompts are not read from {path.suffix} files",
+            where=f"[curate].benchmarks: {path}",
+            fix="give a .txt file with a prompt a line, or JSONL",
+        )
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as unread:
@@ -30,7 +40,7 @@ def read_prompts(path: Path) -> list[BenchmarkPrompt]:
             where=f"[curate].benchmarks: {path} ({getattr(unread, 'strerror', None) or unread})",
             fix="give a text file with a prompt a line, or JSONL",
         ) from None
-    read = _read_jsonl if path.suffix in (".jsonl", ".ndjson") else _read_text
+    read = _read_jsonl if path.suffix.lower() in JSONL else _read_text
     prompts = list(read(path, lines))
     if not prompts:
         raise ConfigError(
@@ -53,7 +63,7 @@ def _read_jsonl(path: Path, lines: list[str]) -> Iterator[BenchmarkPrompt]:
             continue
         try:
             text = _prompt_of(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             text = None
         if not text:
             raise ConfigError(
@@ -69,4 +79,7 @@ def _prompt_of(row: Any) -> str | None:
         row = next((row[column] for column in _COLUMNS if row.get(column)), None)
     if isinstance(row, list):
         row = "\n".join(turn for turn in row if isinstance(turn, str))
-    return row.strip() or None if isinstance(row, str) else None
+    if not isinstance(row, str):
+        return None
+    row.encode()  # half of a surrogate pair is valid JSON and in no text
+    return row.strip() or None

@@ -211,13 +211,10 @@ class Lengths:
         rows = np.arange(len(amounts)) if rows is None else rows
         known, due = self._known[rows], self._due[rows]
         values, tokens = amounts[rows].copy(), written[rows].copy()
-        for column, turn in enumerate(self._turns):
+        for column in range(len(self._turns)):
             so_far = tokens[:, :column].copy()
             for table in (values, tokens):
-                if turn in self.unseen:
-                    _fill_unseen(table, known, column)
-                else:
-                    _fill(table[:, column], so_far, known[:, column], due[:, column], rng)
+                _fill(table, column, so_far, known, due, rng)
         return values
 
 
@@ -227,29 +224,31 @@ def _is_known(talk: Talk, turn: str, turns: Sequence[str]) -> bool:
 
 
 def _fill(
-    column: Numbers,
+    table: Numbers,
+    column: int,
     so_far: Numbers,
     known: NDArray[np.bool_],
     due: NDArray[np.bool_],
     rng: np.random.Generator | None,
 ) -> None:
-    """Fill the unknown entries of a turn's column, in place. due: it is sure to be taken."""
-    taken = known & (column > 0)
-    for rows, basis in ((due, taken), (~known & ~due, known)):
-        if not rows.any() or not basis.any():
+    """Fill the unknown entries of a turn's column, in place; due ones are sure to be taken.
+
+    Where nothing is known to go by, as much as the mean of the turns that were seen.
+    """
+    values, decided, sure = table[:, column], known[:, column], due[:, column]
+    for rows, basis in ((sure, decided & (values > 0)), (~decided & ~sure, decided)):
+        if not rows.any():
             continue
-        fitted = _fit(so_far[basis], column[basis])
+        if not basis.any():
+            seen = table[known & (table > 0)]
+            values[rows] = seen.mean() if seen.size else 0.0
+            continue
+        fitted = _fit(so_far[basis], values[basis])
         expected = fitted(so_far[rows])
         if rng is not None:
-            residuals = column[basis] - fitted(so_far[basis])
+            residuals = values[basis] - fitted(so_far[basis])
             expected = expected + rng.choice(residuals, size=len(expected))
-        column[rows] = np.maximum(expected, 0.0)
-
-
-def _fill_unseen(table: Numbers, known: NDArray[np.bool_], column: int) -> None:
-    """Nothing is known of this turn: as much as the mean of the turns that were seen."""
-    seen = table[known & (table > 0)]
-    table[~known[:, column], column] = seen.mean() if seen.size else 0.0
+        values[rows] = np.maximum(expected, 0.0)
 
 
 def _fit(x: Numbers, y: Numbers) -> Callable[[Numbers], Numbers]:

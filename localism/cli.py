@@ -24,7 +24,7 @@ from localism.cli_options import (
 )
 from localism.cli_prompts import prompts
 from localism.cli_skills import skills
-from localism.errors import LocalismError, OutOfTime
+from localism.errors import LocalismError, OutOfTime, of_the_system
 from localism.records import STAGES
 
 SECTIONS = {
@@ -378,7 +378,7 @@ def why(example: str, name: str) -> None:
 @click.option("--gamed-lengths", type=click.Path(path_type=Path), help="compat: lengths (CSV).")
 @click.option(
     "--length-slope",
-    type=click.FloatRange(-20, 20),
+    type=float,
     metavar="PHI",
     help="The judge's own length slope, where known; below 0 for one that likes length.",
 )
@@ -430,30 +430,12 @@ def main() -> None:
     except OutOfTime as over:
         click.echo(str(over), err=True)
         sys.exit(over.exit_code)
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as confused:
-        if "--debug" in sys.argv:
+    except OSError as refused:
+        explained = of_the_system(refused)
+        if explained is None or "--debug" in sys.argv:
             raise
-        problem = (
-            "a file is needed, and this is a folder"
-            if isinstance(confused, IsADirectoryError)
-            else "a folder is needed, and this, or a part of its path, is a file"
-        )
-        click.echo(
-            f"error: {problem}\nwhere: {confused.filename}\n"
-            "fix:   name another path, or move away what is there",
-            err=True,
-        )
-        sys.exit(2)
-    except PermissionError as refused:
-        if "--debug" in sys.argv:
-            raise
-        reason = (refused.strerror or str(refused)).lower()
-        click.echo(
-            f"error: a file or folder cannot be used: {reason}\nwhere: {refused.filename}\n"
-            "fix:   check who may read and write it",
-            err=True,
-        )
-        sys.exit(4)
+        click.echo(str(explained), err=True)
+        sys.exit(explained.exit_code)
     except click.ClickException as wrong:
         wrong.show()
         sys.exit(2)

@@ -30,6 +30,7 @@ SPEED_ONLY = frozenset(
         "micro_batch",
         "gradient_checkpointing",
         "threads",
+        "keep",
     }
 )
 
@@ -38,7 +39,9 @@ Number = Annotated[float, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
-Count = Annotated[Whole, Field(ge=1)]
+# What every library behind takes: numpy no number below 0, scikit-learn none above.
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+Count = Annotated[Whole, Field(ge=1, lt=2**31)]
 
 
 class Section(BaseModel):
@@ -47,6 +50,14 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_a_path(cls, value: Any) -> Any:
+        texts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(text, str) and "\0" in text for text in texts):
+            raise ValueError("a zero character is in no name and no path")
+        return value
 
 
 class Served(Section):
@@ -220,7 +231,7 @@ class MixSection(Section):
     """balanced uses every skill equally often and no set twice; random draws as the paper does."""
     apart: Flag = True
     """Prefer skills of different clusters in one mix (balanced)."""
-    seed: Whole | None = None
+    seed: Seed | None = None
     """Of the plan; the run's own when absent."""
     train: Count = 4000
     """Examples planned for training."""
@@ -289,8 +300,8 @@ class Curate(Section):
     max_refusal_words: Count = 80
     """A response that opens with a refusal is one up to this length; longer ones help after all."""
     languages: tuple[Language, ...] = ()
-    """Languages that examples may be in, da for Norwegian too; any, but the same in both parts, when
-    empty."""
+    """Languages that examples may be in, da for Norwegian too; any, but the same in both parts,
+    when empty."""
     max_personal_data: Annotated[Whole, Field(ge=0)] = 0
     """E-mail addresses, phone and account numbers, and the like, that an example may hold."""
     benchmarks: tuple[str, ...] = ()
@@ -322,14 +333,28 @@ class Curate(Section):
 class Train(Section):
     """Stage train: TRL's SFTTrainer."""
 
-    epochs: Count = 15
-    """Passes over the data; one checkpoint each."""
-    learning_rate: Annotated[Number, Field(gt=0)] = 2e-5
-    """Peak; cosine to zero."""
+    epochs: Count | None = None
+    """Passes over the data; one checkpoint each. When absent 15, or 3 from 20,000 examples on."""
+    learning_rate: Annotated[Number, Field(gt=0)] | None = None
+    """Peak; cosine to zero. When absent that of the paper's table 9 for the model's family (2e-5
+    for others), and ten times that for lora."""
     batch: Count = 64
-    """Examples a step over all devices."""
-    micro_batch: Count = 8
-    """Examples a device and forward pass; batch must be a multiple of devices x micro_batch."""
+    """Examples a step over all devices; packed rows with packing."""
+    micro_batch: Count | None = None
+    """Examples a device and forward pass; batch must be a multiple of devices x micro_batch. When
+    absent, found from the GPU's memory, and up to 8 on a CPU."""
+    packing: Flag = False
+    """Fill rows of max_length with several examples, none of which sees another. Worth it with
+    flash attention."""
+    method: Literal["full", "lora"] = "full"
+    """full moves every weight; lora trains small matrices beside them, which each checkpoint has
+    merged into its weights."""
+    lora_rank: Count = 16
+    """Inner size of those matrices."""
+    lora_alpha: Annotated[Number, Field(gt=0)] = 32.0
+    """Their product counts lora_alpha / lora_rank."""
+    lora_targets: tuple[str, ...] = ()
+    """Names of the layers that get them; empty is every linear layer but the last."""
     warmup: Fraction = 0.03
     """Share of the steps."""
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
@@ -340,6 +365,8 @@ class Train(Section):
     """Less memory, more time."""
     threads: Count | None = None
     """CPU threads; only where there is no GPU."""
+    keep: Literal["best", "tied", "all"] = "all"
+    """Checkpoints whose weights stay once one is picked: that one, its tie set too, or all."""
 
 
 class Pick(Section):
@@ -357,7 +384,7 @@ class Pick(Section):
 class Config(Section):
     """A whole models.toml."""
 
-    seed: Whole = 0
+    seed: Seed = 0
     """Of everything that is drawn."""
     teacher: Teacher
     judge: Judge

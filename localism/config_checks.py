@@ -14,9 +14,14 @@ from localism import weights
 from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
 from localism.errors import ConfigError
-from localism.paths import embedded
+from localism.paths import EMBEDDED, embedded
 from localism.prompting.packs import Pack, load_pack, pack_folder
 from localism.taxonomy import read_taxonomy
+from localism.toml_mistakes import likely
+
+MODELS = ("teacher", "judge", "student", "embedder")
+SHIPPED = ("teacher", "student", "minilm", "seeds.jsonl")
+TABLES = Config.model_fields.keys() - {"seed"}
 
 
 class Origin(NamedTuple):
@@ -32,22 +37,33 @@ class Origin(NamedTuple):
 
         Of `others`, keys that play a part, those of the command line are named too.
         """
-        words = [self._of_command_line(key) or f"{self.file} {spelled(key)}"]
-        words += [place for other in others if (place := self._of_command_line(other))]
-        return ", with ".join(dict.fromkeys(words))
+        override = self._override(key)
+        words = [_at(override, key) if override else f"{self.file} {spelled(key)}"]
+        named = {override}
+        for other in others:
+            override = self._override(other)
+            if override not in named and override:
+                words.append(_at(override, other))
+                named.add(override)
+        return ", with ".join(words)
 
-    def _of_command_line(self, key: str) -> str:
+    def _override(self, key: str) -> str:
+        """The override that set the key, a table that it is in, or a part of it; or nothing."""
         for override in reversed(self.overrides):
             name = override.partition("=")[0].strip()
             if f"{key}.".startswith((f"{name}.", f"{name}[")) or name.startswith(f"{key}."):
-                return f"--set {override}: {spelled(key)}"
+                return override
         return ""
 
 
+def _at(override: str, key: str) -> str:
+    return f"--set {override}: {spelled(key)}"
+
+
 def spelled(key: str) -> str:
-    """'train.epochs' -> '[train].epochs'; 'seed' stays 'seed'."""
+    """'train.epochs' -> '[train].epochs', 'train' -> '[train]'; 'seed' stays 'seed'."""
     table, dot, rest = key.partition(".")
-    return f"[{table}].{rest}" if dot else key
+    return f"[{table}]{dot}{rest}" if dot or table in TABLES else key
 
 
 class Contradiction(NamedTuple):
@@ -120,7 +136,7 @@ def _of_extract(config: Config) -> Iterator[Contradiction]:
 
 def _of_numbers(config: Config) -> Iterator[Contradiction]:
     train, curate = config.train, config.curate
-    if train.batch % train.micro_batch:
+    if train.micro_batch and train.batch % train.micro_batch:
         yield Contradiction(
             f"batch {train.batch} is not a multiple of micro_batch {train.micro_batch}",
             ("train.batch", "train.micro_batch"),
@@ -146,6 +162,7 @@ def check_files(config: Config, source: str, overrides: Sequence[str] = ()) -> N
     Raises ConfigError for the first that does not. `source` and `overrides` as in Origin.
     """
     origin = Origin(source, tuple(overrides))
+    _check_shipped(config, origin)
     _check_models(config, origin)
     pack_folder(config.prompts.pack, origin.where("prompts.pack"))
     pack = load_pack(config.prompts.pack)
@@ -153,6 +170,21 @@ def check_files(config: Config, source: str, overrides: Sequence[str] = ()) -> N
     _check_lengths(config, pack, origin)
     _check_extract(config, origin)
     _check_gates(config, origin)
+
+
+def _check_shipped(config: Config, origin: Origin) -> None:
+    """What is said to ship with localism does."""
+    paths = {f"{role}.path": getattr(config, role).path for role in MODELS}
+    paths |= {f"extract.seeds[{n}]": seeds.path for n, seeds in enumerate(config.extract.seeds)}
+    for key, path in paths.items():
+        name = path.removeprefix(EMBEDDED)
+        if path.startswith(EMBEDDED) and name not in SHIPPED:
+            raise ConfigError(
+                f"nothing called {name!r} ships with localism",
+                where=f"{origin.where(key)} = {path!r}",
+                fix=f"{likely(name, SHIPPED)}there are "
+                + ", ".join(f"{EMBEDDED}{name}" for name in SHIPPED),
+            )
 
 
 def _check_models(config: Config, origin: Origin) -> None:

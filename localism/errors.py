@@ -4,6 +4,9 @@ Only these are caught by the command line and shown as three lines without a tra
 Anything else that is raised is a bug of ours and keeps its traceback.
 """
 
+import errno
+import os
+
 
 class LocalismError(Exception):
     """A problem with a fix; subclasses set the exit code of the command."""
@@ -48,3 +51,26 @@ class OutOfTime(Exception):
     """The hours that were allowed are over; what is finished is kept, and nothing is wrong."""
 
     exit_code = 6
+
+
+# Other errors of the system are bugs of ours.
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+def of_the_system(refused: OSError) -> LocalismError | None:
+    """What a user can mend of an error of the operating system; None for anything else."""
+    where, another = str(refused.filename), "name another path, or move away what is there"
+    if isinstance(refused, IsADirectoryError):
+        return UsageError("a file is needed, and this is a folder", where=where, fix=another)
+    if isinstance(refused, FileExistsError | NotADirectoryError):
+        problem = "a folder is needed, and this, or a part of its path, is a file"
+        return UsageError(problem, where=where, fix=another)
+    if refused.errno == errno.ENAMETOOLONG:
+        return UsageError("this name is too long", where=where, fix="name another")
+    if refused.errno in REFUSALS:
+        return MachineError(
+            f"a file or folder cannot be used: {os.strerror(refused.errno).lower()}",
+            where=where,
+            fix="check who may read and write it, and the space on its disk",
+        )
+    return None

@@ -26,16 +26,20 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises ConfigError (file, table and key in `where`) or UsageError (a malformed override).
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as unread:
         raise ConfigError(
             "no models.toml here",
             where=f"{path} ({unread.strerror})",
             fix="write one with `localism init --for h100` (or laptop), or pass --models FILE",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+    except (ValueError, RecursionError) as broken:  # of tomllib, or of a file in another encoding
         raise ConfigError(
-            "models.toml is not valid TOML", where=f"{path}: {broken}", fix="mend that line"
+            "models.toml is not valid TOML",
+            where=f"{path}: {broken}",
+            fix="save it as UTF-8"
+            if isinstance(broken, UnicodeDecodeError)
+            else "mend that line; `localism init --for laptop` writes one to compare with",
         ) from None
     config = validate(apply_overrides(table, overrides), str(path), overrides)
     config = _resolve(config, path.resolve().parent)

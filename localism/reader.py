@@ -87,7 +87,7 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -
     if len(statements) != 1 or statements[0].type not in READ_ONLY:
         raise UsageError(
             "only one SELECT, WITH, FROM, DESCRIBE or EXPLAIN statement can be run here",
-            where=sql.strip()[:200],
+            where=_shown(sql),
             fix="the corpus is read-only from outside; see docs/sql.md",
         )
     timer = threading.Timer(time_limit, connection.interrupt)
@@ -100,7 +100,7 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -
     except duckdb.InterruptException:
         raise UsageError(
             f"the query took longer than {time_limit:g} seconds",
-            where=sql.strip()[:200],
+            where=_shown(sql),
             fix="narrow it, or run it after the run has ended",
         ) from None
     except duckdb.Error as broken:
@@ -141,7 +141,13 @@ def _sql_error(connection: duckdb.DuckDBPyConnection, sql: str, message: str) ->
         manual = f"views: {names['view']}; tables: {names['table']}; {manual}"
     elif "olumn" in problem:
         manual += '; `localism sql "DESCRIBE skill"` lists the columns of one'
-    return UsageError(problem, where=sql.strip()[:200], fix="; ".join([*hints, manual]))
+    words = [hint if hint.endswith("?") else f"{hint};" for hint in hints]
+    return UsageError(problem, where=_shown(sql), fix=" ".join([*words, manual]))
+
+
+def _shown(sql: str) -> str:
+    """A statement on one line, or its beginning."""
+    return " ".join(sql.split())[:200] or 'localism sql ""'
 
 
 def _names(connection: duckdb.DuckDBPyConnection, kind: str) -> list[str]:

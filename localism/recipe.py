@@ -74,6 +74,9 @@ def _stored(folder: Path) -> dict[str, Any]:
     """models, overrides and config of recipe.json."""
     try:
         stored: dict[str, Any] = json.loads((folder / RECIPE).read_text())
+        for key, kind in (("models", str), ("overrides", list), ("config", dict)):
+            if not isinstance(stored[key], kind):
+                raise TypeError(f"{key} is not what a run writes there")
         return {key: stored[key] for key in ("models", "overrides", "config")}
     except (ValueError, KeyError, TypeError) as damaged:
         raise ConfigError(

@@ -45,7 +45,7 @@ class Outcome:
 
 def folder_of(name: str) -> Path:
     """A run by name under runs/, or by path when the name has a slash."""
-    if name.strip() in ("", ".", ".."):
+    if name.strip() in ("", ".", "..") or not name.isprintable():
         raise UsageError(
             "this is no name for a run", where=f"--run {name!r}", fix="for instance --run first"
         )
@@ -180,6 +180,8 @@ def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
     """
     started, worked = time.monotonic(), []
     done = finished_stages(context.store)
+    if "train" in wanted and "train" not in done:
+        importlib.import_module("localism.stages.train").check(context)
     for stage in wanted:
         index = STAGES.index(stage) + 1
         # The page is made again when it is gone, or asked for by its own command.

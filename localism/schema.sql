@@ -183,7 +183,7 @@ CREATE TABLE IF NOT EXISTS checkpoint (
     training     TEXT NOT NULL DEFAULT 'main',
     epoch        INTEGER NOT NULL,
     step         BIGINT NOT NULL,
-    path         TEXT NOT NULL,           -- relative to the run folder
+    path         TEXT NOT NULL,           -- relative to the run folder; 'removed' by [train].keep
     fingerprint  TEXT NOT NULL,
     train_loss   DOUBLE,                  -- mean over the epoch's logged steps
     dev_loss     DOUBLE,                  -- mean token cross-entropy of the references on dev

@@ -54,14 +54,18 @@ def _branches(fields: Any, path: Path) -> list[Branch]:
         if not isinstance(subjects, dict):
             raise _wrong(path, f"{field}: neither a table of subjects nor a list of them")
         for subject, topics in subjects.items():
+            _names([field, subject], path, f"{field} > {subject}")
             names = _names(topics, path, f"{field} > {subject}")
             found.append(Branch(field, subject, tuple(names)))
+    if not found:
+        raise _wrong(path, "no subject in it")
     return found
 
 
 def _names(names: Any, path: Path, where: str) -> list[str]:
     if not isinstance(names, list) or not all(isinstance(n, str) and n.strip() for n in names):
         raise _wrong(path, f"{where}: not a list of names")
+    "".join(names).encode()  # half of a surrogate pair is valid JSON and in no text
     return [name.strip() for name in names]
 
 

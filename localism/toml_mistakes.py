@@ -83,14 +83,16 @@ def _mistake(error: dict[str, Any], model: type[BaseModel], manual: str) -> Mist
         fix = f"{likely(str(value), known)}possible: {', '.join(map(_as_toml, known))}"
         return Mistake(place, f"{subject} cannot be {_as_toml(value)}", shown, fix)
     problem = _problem(subject, kind, error)
-    return Mistake(place, problem, shown, _as_meant(key, kind, value) or manual)
+    fix = _as_meant(key, kind, value, is_top=len(place) == 1) or manual
+    return Mistake(place, problem, shown, fix)
 
 
 def _problem(subject: str, kind: str, error: dict[str, Any]) -> str:
     limits = error.get("ctx", {})
     if kind in BOUNDS:
         name, words = BOUNDS[kind]
-        return f"{subject} has to be {words} {limits[name]:g}"
+        limit = limits[name]
+        return f"{subject} has to be {words} {int(limit) if limit == int(limit) else limit:,}"
     if kind == "value_error":  # a validator of ours, in its own words
         return f"{subject}: {limits['error']}"
     if kind in ("too_few", "too_short"):
@@ -103,13 +105,16 @@ def _problem(subject: str, kind: str, error: dict[str, Any]) -> str:
     return f"{subject} has to be {wanted}" if wanted else f"{subject}: {error['msg']}"
 
 
-def _as_meant(key: str, kind: str, value: Any) -> str:
+def _as_meant(key: str, kind: str, value: Any, *, is_top: bool) -> str:
     """The line that was probably meant, for a value of the wrong kind; or nothing."""
     wanted = KINDS.get(kind.split("_")[0]) if kind.endswith("_type") else None
     if wanted == KINDS["string"] and isinstance(value, int | float):
         return f"in quotes: {key} = {_as_toml(str(value))}"
     if wanted == KINDS["list"] and isinstance(value, str | int | float):
-        return f"in brackets: {key} = [{_as_toml(value)}]"
+        items = [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
+        return f"in brackets: {key} = {_as_toml(items)}"
+    if wanted == KINDS["model"] and is_top:
+        return f"write [{key}] on a line of its own, and its keys below it"
     if wanted == KINDS["int"] and isinstance(value, float) and value.is_integer():
         return f"without a fraction: {key} = {value:.0f}"
     if isinstance(value, str) and wanted and _could_be(wanted, value.strip()):

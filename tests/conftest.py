@@ -1,4 +1,4 @@
-"""Fixtures of all tests; they live in engines.py, because every folder may have a conftest."""
+"""Fixtures of all tests: from engines.py and trainings.py, for every folder may have a conftest."""
 
 import os
 from collections.abc import Iterator
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 import pytest
 from engines import new_context, teacher
 from hypothesis import settings
+from trainings import finished
 
-__all__ = ["new_context", "own_environment", "teacher"]
+__all__ = ["finished", "new_context", "own_environment", "teacher"]
 
 
 @pytest.fixture(autouse=True)

@@ -75,6 +75,13 @@ def reads_whole(texts: Sequence[str], embedder: Embedder) -> list[bool]:
 
     folder = embedded(embedder.path)
     most = _longest(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise ConfigError(
+            "the embedder has no tokenizer.json, so it is unknown what it reads of a text",
+            where=f"[embedder].path = {embedder.path!r}",
+            fix="save its fast tokenizer beside it, or set [curate].duplicates_by = 'words' and"
+            " overlap_cosine = 1",
+        )
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()

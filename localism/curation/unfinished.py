@@ -22,7 +22,9 @@ _DANGLING = re.compile(
 )
 _HEADING = re.compile(r"#{1,6}\s+\S")
 _CODE_SPAN = re.compile(r"`[^`\n]*`|\$[^$\n]+\$|https?://[^\s)]+")
+# Neither a power (x**2) nor a keyword argument (**options) opens bold type.
 _BOLD = re.compile(r"(?<!\d)\*\*(?!\d)")
+_OPENS_BOLD = re.compile(r"(?:^|[\s(])\*\*[^\W\d](?:[^*]*\w)?$")
 _LETTERS_OF_QUOTES = ("“”", "„“”", "「」", "『』", "（）")
 
 
@@ -51,7 +53,7 @@ def _unfinished_line(lines: list[str]) -> str | None:
     if last.lstrip().startswith("|"):
         closed = any(line.lstrip().startswith("|") and line.endswith("|") for line in before)
         return "table row not closed" if closed and not last.endswith("|") else None
-    if len(_BOLD.findall(last)) % 2:
+    if len(_BOLD.findall(last)) % 2 and _OPENS_BOLD.search(_CODE_SPAN.sub("", last)):
         return "bold not closed"
     if re.search(r"[:：]\**$", last) and not (before and re.search(r"[:：]\W*$", before[-1])):
         # The lines of a form end so too, and a last field stands among others.
@@ -70,7 +72,8 @@ def _unfinished_line(lines: list[str]) -> str | None:
 
 def _is_cut_sentence(last: str, before: list[str]) -> bool:
     """Whether the last line lacks the full stop that all lines of its kind have."""
-    if not last[-1].isalpha() or _is_verbatim(last):
+    ends_in_code = any(span.end() == len(last) for span in _CODE_SPAN.finditer(last))
+    if not last[-1].isalpha() or _is_verbatim(last) or ends_in_code:
         return False
     is_item = bool(_ITEM.fullmatch(last))
     if is_item:

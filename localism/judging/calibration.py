@@ -95,7 +95,10 @@ def length_slope(battles: Battles, *, seed: int, resamples: int = RESAMPLES) -> 
     items = joint.wins.shape[1]
     whole = joint.solve(np.ones((1, items)))
     weights = draw_weights(items, resamples, seed)
-    slopes = joint.unpack(joint.solve(weights, whole.repeat(resamples, axis=0)))[1].mean(axis=1)
+    # The prior's mean is drawn too: where every verdict is for length, it alone ends the slope.
+    centres = joint.drawn_centres(resamples, np.random.default_rng([seed, 1]))
+    refitted = joint.solve(weights, whole.repeat(resamples, axis=0), centres)
+    slopes = joint.unpack(refitted)[1].mean(axis=1)
     return LengthSlope(
         value=float(joint.unpack(whole)[1].mean()),
         error=float(slopes.std(ddof=1)),

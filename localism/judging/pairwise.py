@@ -2,7 +2,7 @@
 
 The judge sees an instruction and two responses, called by two one-token labels, and is asked for
 the label of the better one. It writes nothing: the exact probabilities that it gives to the two
-labels are read from the full vocabulary, and
+labels (with and without a space before them) are read from the full vocabulary, and
 
     preference = P(label of the answer) / (P(first label) + P(second label))
 

@@ -14,6 +14,7 @@ from localism.judging.alpacaeval_files import read_difficulty_csv, read_gamed, r
 from localism.judging.picking import RESAMPLES, Comparison, compare, model_scores, pick
 from localism.judging.winrate import Battles
 
+STEEPEST_SLOPE = 20.0
 COMPAT_NOTE = "AlpacaEval 2's own formula: it holds for that set's items, judge and baseline only"
 STAND_IN_NOTE = "no gamed rows were given: a Gaussian prior on the slopes stands in for them"
 
@@ -44,6 +45,11 @@ def winrate_report(
         raise _misused("--compat needs the items' difficulties", "add --difficulty FILE.csv")
     if compat and phi_calibrated is not None:
         raise _misused("--compat has no use for --length-slope", "leave the slope out")
+    if phi_calibrated is not None and not abs(phi_calibrated) <= STEEPEST_SLOPE:  # nor NaN
+        raise _misused(
+            f"--length-slope {phi_calibrated} is no slope of a judge",
+            "give a number between -20 and 20; GPT-4's is about -1.75",
+        )
     if bool(gamed) != bool(gamed_lengths):
         raise _misused("--gamed and --gamed-lengths go together", "give both or neither")
     battles = read_preferences_csv(path)

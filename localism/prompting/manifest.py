@@ -133,10 +133,11 @@ class Read(NamedTuple):
 def read_manifest(path: Path) -> Read:
     """The Manifest, and every mistake in it."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as broken:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as broken:  # of tomllib, or of a file in another encoding
         problem = "prompt pack manifest is not valid TOML"
-        error = ConfigError(problem, where=f"{path}: {broken}", fix="mend that line")
+        fix = "save it as UTF-8" if isinstance(broken, UnicodeDecodeError) else "mend that line"
+        error = ConfigError(problem, where=f"{path}: {broken}", fix=fix)
         return Read(None, None, [error])
     try:
         manifest = Manifest.model_validate(table)

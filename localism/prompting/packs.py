@@ -20,6 +20,7 @@ import jinja2.sandbox
 from localism.errors import ConfigError
 from localism.prompting.manifest import Manifest, read_manifest
 from localism.records import Sampling, stable_id
+from localism.toml_mistakes import likely
 
 # What each template may use. A template that needs something else could never be filled.
 VARIABLES: dict[str, set[str]] = {
@@ -176,10 +177,12 @@ def pack_folder(name_or_folder: str, asked_by: str = "models.toml [prompts].pack
     for folder in (Path(name_or_folder), packaged("prompts") / name_or_folder):
         if (folder / "pack.toml").is_file():
             return folder
+    is_folder = bool(name_or_folder) and Path(name_or_folder).is_dir()
     raise ConfigError(
-        f"no prompt pack named {name_or_folder!r}",
+        "the folder has no pack.toml" if is_folder else f"no prompt pack named {name_or_folder!r}",
         where=asked_by,
-        fix=f"use one of {', '.join(pack_names())}, or the path of a folder with a pack.toml",
+        fix=f"{likely(name_or_folder, pack_names())}use one of {', '.join(pack_names())}, or the "
+        "path of a folder with a pack.toml",
     )
 
 

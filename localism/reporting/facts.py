@@ -13,6 +13,8 @@ METRICS = {
     "skill_coverage": "answers with all skills (by words)",
     "finished": "answers that ended by themselves",
     "mean_length": "mean answer, characters",
+    "mean_tokens": "mean answer, tokens",
+    "word_entropy": "variety of words",
 }
 PERCENT = ("win_rate", "lc_win_rate", "skill_coverage", "finished")
 GAIN = "preference_gain"

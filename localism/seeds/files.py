@@ -188,11 +188,14 @@ def _csv(file: Path, asked: Columns) -> Iterator[tuple[int, Row]]:
     with _open(file, encoding="utf-8-sig", newline="") as stream:
         lines = csv.reader(stream, strict=True)
         header = next(lines, [])
+        if twice := sorted({name for name in header if name and header.count(name) > 1}):
+            problem, fix = f"column {twice[0]!r} is there twice", "give each column its own name"
+            raise ConfigError(f"not seed data: {problem}", where=str(file), fix=fix)
         if header:
             _columns(header, asked, file)
         for row in lines:
             if row and len(row) != len(header):
-                problem = f"{len(row)} fields, and the header has {len(header)}"
+                problem = f"fields in this row: {len(row)}, in the header: {len(header)}"
                 _refuse_row(problem, f"{file}:{lines.line_num}", header)
             if row:
                 yield lines.line_num, dict(zip(header, row, strict=True))

@@ -18,7 +18,7 @@ from localism.context import GRACE_SECONDS, Context
 from localism.errors import ConfigError, OutOfTime
 from localism.records import Choice, Likelihood, Reply, Sampling, stable_id
 from localism.serving import swap
-from localism.serving.crew import Crew
+from localism.serving.crew import Crew, beside
 from localism.serving.endpoints import Endpoints, Lost
 from localism.serving.engine import Engine
 from localism.serving.labels import Labels
@@ -112,25 +112,24 @@ class Client:
         if math.isfinite(left):
             calls.append(loop.call_later(left, crew.close))
             calls.append(loop.call_later(max(0.0, left) + GRACE_SECONDS, crew.give_up))
-        steering = asyncio.create_task(self._steer(crew, requests_each))
         try:
-            await crew.finish()
+            async with beside(self._steer(crew, requests_each)):
+                await crew.finish()
         finally:
             for call in calls:
                 call.cancel()
-            steering.cancel()
-            await asyncio.gather(steering, return_exceptions=True)
         if crew.is_cut_short:
             raise OutOfTime
 
     async def _steer(self, crew: Crew[Item], requests_each: int) -> None:
         """Look at the servers about once a second and let the crew follow."""
-        while True:
+        while not self._limit.is_fixed:
             await asyncio.sleep(LOOK_SECONDS)
             load = await self.endpoints.load()
             if load:
-                limit = self._limit.follow(load, crew.active * requests_each)
-                crew.resize(max(1, limit // requests_each))
+                is_full = crew.active == crew.size
+                active = self.in_flight if is_full else crew.active * requests_each
+                crew.resize(max(1, self._limit.follow(load, active) // requests_each))
 
     def conversation(self, sample: int = 0) -> "Conversation":
         """A new, empty chat; `sample` tells several of the same content apart."""

@@ -1,8 +1,9 @@
 """Work on many items at once: as many as wanted at the moment, until none or no time is left."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 
@@ -83,6 +84,19 @@ class Crew(Generic[Item]):
             self._ended.set_exception(problem)
         elif not self._tasks:
             self._ended.set_result(None)
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine while the block runs, and end it then; what it raised is raised after it."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled():
+        task.result()
 
 
 async def for_each(

@@ -30,7 +30,7 @@ STEADY = 1.05
 TOLERATED_PREEMPTIONS = 0.01
 EASED = 0.9
 
-_FIGURE = re.compile(r"^vllm:(\w+)(?:\{.*\})? (\S+)$", re.MULTILINE)
+_FIGURE = re.compile(r"^vllm:(\w+)(?:\{.*\})? ([0-9.]+(?:e[+-]?[0-9]+)?)$", re.MULTILINE)
 
 
 class Figures(NamedTuple):
@@ -97,14 +97,16 @@ class Limit:
     def __init__(self, first: int, most: int, *, is_fixed: bool = False) -> None:
         self.now = first
         """The number at present."""
-        self._most, self._is_fixed = max(first, most), is_fixed
+        self.is_fixed = is_fixed
+        """It does not follow anything."""
+        self._most = max(first, most)
         self._was_pressed = False
         self._long: list[Load] = []
 
     def follow(self, load: Load, active: int) -> int:
         """One look, about once a second: the new number. `active`: requests going now."""
         # More than the limit are going while it was lowered and none has ended yet.
-        if self._is_fixed or active > self.now:
+        if self.is_fixed or active > self.now:
             return self.now
         is_long = load.waiting > LONG_QUEUE * load.running
         self._long = [*self._long, load][-LONG_LOOKS:] if is_long else []

@@ -16,6 +16,7 @@ from localism.serving.load import QUEUED, Limit
 
 # Open files beside the connections: the corpus, logs, pipes, libraries.
 SPARE_FILES = 256
+MANY_FILES = 65_536
 
 
 @asynccontextmanager
@@ -81,10 +82,19 @@ async def _external(context: Context, role: str, stage: str, known_as: str) -> C
 
 def _limit(context: Context, stage: str, section: Served, engines: int) -> Limit:
     """How many requests to start with; each is a connection, and those are files."""
-    most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)
+    most = max(1, _open_files() - SPARE_FILES)
     configured = context.config.generate.requests_in_flight if stage == "generate" else None
     first = configured or int(QUEUED * section.max_num_seqs * engines)
     return Limit(min(first, most), most, is_fixed=configured is not None)
+
+
+def _open_files() -> int:
+    """How many files this process may have open, raised to what the system lets it have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 def _read_key(section: Served, table: str) -> str:

@@ -52,8 +52,14 @@ def export(folder: Path, target: Path) -> int:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table.columns)
     writer.writerows(table.rows)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    replace(target, out.getvalue())
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace(target, out.getvalue())
+    except OSError as unwritten:
+        reason = (unwritten.strerror or str(unwritten)).lower()
+        raise UsageError(
+            "the file cannot be written", where=f"{target} ({reason})", fix="name another"
+        ) from None
     return len(table.rows)
 
 

@@ -20,6 +20,7 @@ from localism.progress import duration
 from localism.prompting.packs import load_pack
 from localism.records import STAGES, Mix
 from localism.serving.client import Client
+from localism.serving.crew import beside
 from localism.serving.server import serve
 from localism.stages.generate import Writer, in_order, outcome, unwritten
 from localism.stages.mix import load_mixes
@@ -68,11 +69,8 @@ async def _calibrate(
         engine_seconds = time.monotonic() - started if client.engine else 0.0
         trial = Trial(min(time.monotonic() + seconds, context.deadline))
         meter = Meter()
-        measuring = asyncio.create_task(meter.run())
-        try:
+        async with beside(meter.run()):
             await _hold(context, client, mixes, pending, trial)
-        finally:
-            measuring.cancel()
         steady = steady_part(trial)
     power = Power(watts, "as given by --watts")
     if watts is None:

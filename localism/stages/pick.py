@@ -31,7 +31,8 @@ from localism.serving.client import Client
 from localism.serving.server import serve
 from localism.serving.swap import check_fits
 from localism.stages.pick_calibration import Calibration
-from localism.stages.train import chat_template_file
+from localism.stages.pick_keep import REMOVED, discard, removed_weights
+from localism.stages.train_plan import chat_template_file
 from localism.training.sets import Training, main_training
 
 
@@ -59,9 +60,14 @@ def run(context: Context, trainings: Sequence[Training] = ()) -> str:
     asyncio.run(contest(context, "pick", "dev", contestants, items, calibration))
     calibration.settle()
     return "\n".join(
-        training.named(choose(context, training, rows, items))
+        training.named(choose(context, training, rows, items) + _discarded(context, training))
         for training, rows in checkpoints.items()
     )
+
+
+def _discarded(context: Context, training: Training) -> str:
+    lost = discard(context, training)
+    return f"; weights of {lost} checkpoints removed" if lost else ""
 
 
 def _checkpoints(context: Context, training: Training) -> list[dict[str, Any]]:
@@ -125,6 +131,8 @@ async def _answer(
     total = len(contestants) * len(items)
     done = total - sum(len(unasked) for _, unasked in missing)
     for contestant, _ in missing:  # now, rather than after hours of answers
+        if contestant.folder.name == REMOVED:
+            raise removed_weights(contestant.model_id)
         check_fits(embedded(student.path), contestant.folder)
     template = chat_template_file(context)
     async with serve(context, role="student", stage=stage, chat_template=template) as client:

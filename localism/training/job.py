@@ -1,7 +1,8 @@
 """What the two sides of training share: the job, and the checkpoints on disk.
 
-stages/train.py writes the job and reads the checkpoints; training.py, in a process of its own,
-does the reverse.
+The stage writes the job and reads the checkpoints; training.sft, in a process of its own, does the
+reverse. A whole checkpoint is a folder epoch-NN that any engine can serve. The latest also has a
+folder resume/, with what the trainer needs to go on from there.
 """
 
 import json
@@ -15,8 +16,10 @@ from typing import Any, NamedTuple
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_FACTS = "checkpoint.json"
 """In every whole checkpoint: its epoch, step and losses."""
-OPTIMIZER = "optimizer.pt"
-"""What resuming needs beside the weights; the latest whole checkpoint has it."""
+RESUME = "resume"
+"""Folder of a checkpoint with the trainer's own state: weights in training precision, optimizer."""
+ADAPTER = "adapter"
+"""Folder of a checkpoint with the LoRA matrices alone."""
 TORN = "checkpoint-*"
 """TRL's own name for a checkpoint, which it keeps until the child has found it whole."""
 
@@ -40,15 +43,31 @@ class Job:
     chat_template: str | None
     """File to use in place of the template that the base model lacks."""
     resume_from: str | None
-    """Whole checkpoint to go on from."""
+    """Trainer's state to go on from: folder resume of a whole checkpoint."""
+    tensorboard: str
+    """Folder that gets event files."""
     parent: int
     """Process whose end ends the child."""
     device: str
     """cpu or cuda."""
     processes: int
-    """One for each GPU."""
+    """One for each GPU of all machines."""
+    sharded: bool
+    """Weights, gradients and optimizer are spread over the processes (FSDP2)."""
     threads: int
     """CPU threads of each process."""
+    method: str
+    """full or lora."""
+    lora_rank: int
+    """Inner size of the added matrices."""
+    lora_alpha: float
+    """Their product counts alpha / rank."""
+    lora_targets: tuple[str, ...]
+    """Names of the layers that get them; empty is every linear layer but the last."""
+    packing: bool
+    """Several examples in one row, each of which sees itself alone."""
+    weights_dtype: str
+    """Of the weights in a checkpoint: what the engine will load them as."""
     epochs: int
     """Passes over the data."""
     learning_rate: float
@@ -79,7 +98,8 @@ class Job:
     @classmethod
     def read(cls, path: Path) -> "Job":
         """What write stored."""
-        return cls(**json.loads(path.read_text()))
+        stored = json.loads(path.read_text())
+        return cls(**stored | {"lora_targets": tuple(stored["lora_targets"])})
 
 
 class Checkpoint(NamedTuple):
@@ -107,11 +127,18 @@ def settle(job: Job) -> Checkpoint | None:
     folder.mkdir(parents=True, exist_ok=True)
     for torn in folder.glob(TORN):
         shutil.rmtree(torn)
-    resumable = [c for c in whole_checkpoints(folder) if (c.folder / OPTIMIZER).exists()]
+    resumable = [c for c in whole_checkpoints(folder) if (c.folder / RESUME).exists()]
     last = resumable[-1] if resumable else None
     kept = [line for line in log_lines(log) if last and line.get("step", math.inf) <= last.step]
     log.write_text("".join(json.dumps(line) + "\n" for line in kept))
     return last
+
+
+def drop_resume_states(checkpoints: Path, keep: Path | None = None) -> None:
+    """Remove what resuming needs from every checkpoint but one; from all once training is over."""
+    for state in checkpoints.glob(f"epoch-*/{RESUME}"):
+        if state.parent != keep:
+            shutil.rmtree(state)
 
 
 def log_lines(log: Path) -> list[dict[str, Any]]:

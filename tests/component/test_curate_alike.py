@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from engines import NewContext, embedded_config
 from localism.clustering.embed import encode, reads_whole
 from localism.config import Curate, Embedder
 from localism.curation.candidate import Candidate, Verdict
+from localism.errors import ConfigError
+from localism.paths import embedded
 from localism.stages.curate_alike import duplicate_verdicts, overlap_verdicts
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +66,20 @@ def test_of_texts_longer_than_the_embedder_reads_only_the_words_count(
     verdicts = duplicate_verdicts(context, numbered([*long, long[0]]))
     assert [verdicts[str(i)].passed for i in range(3)] == [True, True, False]
     assert verdicts["1"] == Verdict(True)
+
+
+@pytest.mark.parametrize(
+    ("missing", "problem"),
+    [("tokenizer.json", "no tokenizer.json"), ("sentence_bert_config.json", "how much text")],
+)
+def test_an_embedder_that_does_not_say_what_it_reads_is_refused(
+    tmp_path: Path, missing: str, problem: str
+) -> None:
+    for file in embedded("embedded:minilm").glob("*.json"):
+        if file.name not in (missing, "config.json"):
+            shutil.copy(file, tmp_path)
+    with pytest.raises(ConfigError, match=problem):
+        reads_whole([STAIN], Embedder(path=str(tmp_path)))
 
 
 def test_the_default_cosine_finds_25_of_32_small_edits_and_takes_one_other_task_for_one() -> None:

@@ -66,7 +66,7 @@ def test_an_engine_with_more_places_than_believed_is_filled_and_its_replies_stay
         embedded_config(teacher=behind, generate={"requests_in_flight": 12}), "fixed"
     )
     followed, few = Watched(), Watched()
-    asyncio.run(followed.hold(free, 320))
+    asyncio.run(followed.hold(free, 260))
     asyncio.run(few.hold(fixed, 24))
     assert followed.limits[0] == 10
     assert max(followed.running) == PLACES
@@ -84,15 +84,15 @@ def facts_of(context: Context) -> dict[str, Any]:
 def test_a_trial_is_part_of_the_stage_and_its_prediction_is_checked_at_the_end(
     teacher: ServedTeacher, new_context: NewContext
 ) -> None:
-    config = config_of(teacher, generate={"requests_in_flight": 16})
-    context, whole = new_context(config, "tried"), new_context(config, "whole")
+    few, many = (config_of(teacher, generate={"requests_in_flight": n}) for n in (16, 64))
+    context, whole = new_context(few, "tried"), new_context(many, "whole")
     for one in (context, whole):
-        plan(one.store, 160)
+        plan(one.store, 100)
     # No engine start here: the ledger alone decides how far the trial comes.
     facts = generate_trial.calibrate(context, 4.0, watts=360.0)
     before = candidates(context)
-    assert 0 < len(before) == facts["trial"]["finished"] < 160
-    assert facts["mixes_left"] == 160 - len(before)
+    assert len(before) == facts["trial"]["finished"] < 100
+    assert facts["mixes_left"] == 100 - len(before)
     assert facts["trial"]["turns"] == context.store.value("SELECT count(*) FROM turn")
     predicted = facts["left"]["completion_tokens"][0]
     kwh, seconds = facts["left"]["kwh"][0], facts["left"]["seconds"][0]
@@ -102,9 +102,9 @@ def test_a_trial_is_part_of_the_stage_and_its_prediction_is_checked_at_the_end(
 
     done = context.store.value("SELECT sum(completion_tokens) FROM turn")
     summary = generate.run(context)
-    assert context.store.value("SELECT count(*) FROM turn") == 480  # no turn is paid twice
+    assert context.store.value("SELECT count(*) FROM turn") == 300  # no turn is paid twice
     took = context.store.value("SELECT sum(completion_tokens) FROM turn") - done
-    assert predicted == pytest.approx(took, rel=0.2)
+    assert predicted == pytest.approx(took, rel=0.35)
     assert "took " in summary.splitlines()[1] and f"{took:,}" in summary.splitlines()[1]
     checked = json.loads(
         context.store.value("SELECT detail FROM event WHERE kind = 'prediction_checked'")
@@ -114,8 +114,8 @@ def test_a_trial_is_part_of_the_stage_and_its_prediction_is_checked_at_the_end(
 
     nothing = generate_trial.calibrate(context, 4.0, watts=None)
     assert nothing["mixes_left"] == 0
-    assert generate_trial.render(nothing).startswith("all 160 mixes are generated")
-    assert context.store.value("SELECT count(*) FROM turn") == 480
+    assert generate_trial.render(nothing).startswith("all 100 mixes are generated")
+    assert context.store.value("SELECT count(*) FROM turn") == 300
 
     generate.run(whole)
     assert candidates(whole) == candidates(context)

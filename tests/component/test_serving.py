@@ -383,6 +383,24 @@ def without_a_layer(folder: Path) -> Path:
     return folder
 
 
+def damaged_checkpoints(folder: Path) -> dict[Path, str]:
+    """Checkpoints that must not reach an engine, and what is to be said of each."""
+    from safetensors.torch import load_file, save_file
+
+    torn, reshaped = perturbed(folder / "torn", 3), perturbed(folder / "reshaped", 4)
+    weights = torn / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    tensors = load_file(reshaped / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:-1].clone()
+    save_file(tensors, reshaped / "model.safetensors")
+    return {
+        without_a_layer(folder / "bad"): "num_hidden_layers",
+        folder / "absent": "does not exist",
+        torn: "damaged",
+        reshaped: "model.norm.weight",
+    }
+
+
 def test_swapped_weights_answer_as_fresh_ones_and_no_process_is_left(new_context, tmp_path):
     """One engine, four swaps; float32 so that the comparison is exact.
 
@@ -414,8 +432,10 @@ def test_swapped_weights_answer_as_fresh_ones_and_no_process_is_left(new_context
             assert len(set(answers.values())) == 3
             reply = await client.conversation().say("Hello?", template="x", sampling=GREEDY)
 
-            with pytest.raises(ConfigError, match="num_hidden_layers"):
-                await client.load_weights(without_a_layer(tmp_path / "bad"))
+            for folder, problem in damaged_checkpoints(tmp_path).items():
+                with pytest.raises(ConfigError, match=problem) as refused:
+                    await client.load_weights(folder)
+                assert str(folder) in refused.value.where
             assert (engine.pid, engine.folder) == (session, base)
             await compare(client, base)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from localism.cli import cli
 from localism.errors import ConfigError, LocalismError, UsageError
 from localism.judging.alpacaeval import (
     SLOPE_MEAN,
@@ -305,6 +307,28 @@ def test_an_index_without_difficulty_is_refused_by_name(tmp_path):
     difficulty.write_text("".join(difficulty.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(ConfigError, match="1 of 40 indices have no difficulty, as '39'"):
         winrate_report(preferences, compat=True, difficulty=difficulty)
+
+
+def test_a_known_slope_of_the_judge_moves_the_scores_and_nonsense_is_refused(tmp_path):
+    preferences, difficulty = small_files(tmp_path)
+
+    def asked(*options):
+        return CliRunner().invoke(cli, ["winrate", str(preferences), "--json", *options])
+
+    plain, steep = (
+        [json.loads(line) for line in asked(*options).output.splitlines()]
+        for options in ((), ("--length-slope", "-3"))
+    )
+    assert [row["win_rate"] for row in plain] == [row["win_rate"] for row in steep]
+    assert all(
+        abs(a["lc_win_rate"] - b["lc_win_rate"]) > 0.01 for a, b in zip(plain, steep, strict=True)
+    )
+    expected = winrate_report(preferences, phi_calibrated=-3.0)[0]
+    assert steep[0]["lc_win_rate"] == pytest.approx(expected["lc_win_rate"])
+    for wrong in ("-21", "nan"):
+        assert isinstance(asked("--length-slope", wrong).exception, UsageError)
+    both = asked("--length-slope", "-1", "--compat", "--difficulty", str(difficulty))
+    assert isinstance(both.exception, UsageError) and "--length-slope" in both.exception.problem
 
 
 # --- public leaderboard data ----------------------------------------------------------------

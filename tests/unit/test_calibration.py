@@ -101,14 +101,14 @@ def test_a_short_trial_finds_the_mean_length_that_its_finished_conversations_mis
 
 def test_the_interval_of_what_is_left_covers_it_about_as_often_as_it_says():
     covered, plan = 0, 800
-    for seed in range(20):
+    for seed in range(12):
         trial, _ = simulated(15.0, seed, plan)
         rng = random.Random(seed)
         everything = sum(sum(conversation(rng).values()) for _ in range(plan))
         heard = sum(h.completion_tokens for talk in trial.talks.values() for h in talk.heard)
         left = lengths_of(trial).forecast("completion_tokens", plan - len(trial.talks), seed).left
         covered += left.low <= everything - heard <= left.high
-    assert covered >= 17
+    assert covered >= 10
 
 
 def test_every_turn_has_its_mean_with_those_that_skip_it_counted_as_nothing():

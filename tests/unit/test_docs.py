@@ -82,6 +82,8 @@ def test_exit_codes_and_three_lines(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     for arguments, code, first in [
         (["run-all", "--run", "./file"], 2, "error: a folder is needed"),
+        (["run-all", "--run", "a" * 300], 2, "error: this name is too long"),
+        (["run-all", "--run", "a\nb"], 2, "error: this is no name"),
         (["run-all", "--run", "file/run"], 2, "error: a folder is needed"),
         (["init", "--for", "laptop", "--to", "file/x.toml"], 2, "error: a folder is needed"),
         (["skills", "import", "folder"], 3, "error: this is no skill list"),

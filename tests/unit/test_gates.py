@@ -139,6 +139,12 @@ def test_numbers_that_gates_compare_are_kept_and_stand_behind_the_reason() -> No
         ("\\begin{align} a &= b", "environment not closed"),
         ("| a | b |\n|---|---|\n| 1 | 2", "table row not closed"),
         ("```\nx = (1,\n```", None),
+        ("Two options. Both take\n**options: what the call is given.", None),
+        ("It is a sum. And so\n(x + 2)**n", None),
+        ("Do this. **Never", "bold not closed"),
+        ("It is long. For more, read on at https://docs.example.org/guide", None),
+        ("## One\nText.\n\n## Two", "nothing below the last heading"),
+        ("## One\n## Two", None),
         ("", None),
     ],
 )
@@ -313,7 +319,18 @@ def test_prompts_are_read_from_text_and_from_jsonl_of_many_shapes(tmp_path: Path
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", ["", '{"id": 1}', "{", '{"prompt": 3}', b"\xff\xfe\x00"])
+@pytest.mark.parametrize("name", ["b.json", "b.csv", "b.yaml", "b.parquet"])
+def test_a_format_that_is_not_read_is_not_taken_for_prompts(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('[{"prompt": "What is tea?"}]')
+    with pytest.raises(ConfigError, match="not read from") as refused:
+        read_prompts(tmp_path / name)
+    assert name in refused.value.where and "JSONL" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", '{"id": 1}', "{", '{"prompt": 3}', b"\xff\xfe\x00", "[" * 100_000, '"\\ud800"'],
+)
 def test_a_benchmark_file_without_prompts_is_a_configuration_error(
     tmp_path: Path, content: str | bytes
 ) -> None:

@@ -79,13 +79,25 @@ def model_that_reads(tokens: int, folder: Path, source: Path = TEACHER, **change
         ("train.learning_rate=inf", "a finite number", "[train].learning_rate", "models-toml"),
         ("pick.both_orders='true'", "true or false", "[pick].both_orders", "both_orders = true"),
         ("teacher.path=3", "text in quotes", "[teacher].path = 3", 'in quotes: path = "3"'),
-        ("train=3", "train has to be a table", "train = 3", "models-toml"),
+        ("train=3", "train has to be a table", "[train] = 3", "write [train] on a line"),
+        ("seed=-1", "at least 0", "seed = -1", "models-toml"),
+        ("seed=4294967296", "less than 4,294,967,296", "seed = 4294967296", "models-toml"),
+        ("mix.seed=-1", "at least 0", "[mix].seed = -1", "models-toml"),
+        ("mix.train=99999999999", "less than 2,147,483,648", "[mix].train", "models-toml"),
+        ('teacher.path="a\\u0000b"', "a zero character", "[teacher].path", "models-toml"),
+        ('curate.benchmarks=["\\u0000"]', "a zero character", "[curate].benchmarks", "models-toml"),
+        ("teacher.path=embedded:techer", "ships with", "[teacher].path", "did you mean teacher"),
+        ("embedder.path=embedded:minlm", "ships with", "[embedder].path", "embedded:minilm"),
+        ('extract.seeds=["embedded:seed"]', "ships with", "seeds[0]", "embedded:seeds.jsonl"),
+        ("student.path=embedded:../..", "ships with", "[student].path", "embedded:student"),
+        ("teacher.path=~nobody-of-this-name/x", "does not exist", "[teacher].path", "config.json"),
+        ("prompts.pack=compct", "no prompt pack", "[prompts].pack", "did you mean compact"),
         ("extract.seeds=a.jsonl", "seeds has to be a list", "[extract].seeds", '["a.jsonl"]'),
         ("extract.seeds=[3]", "an item of seeds", "[extract].seeds[0] = 3", "models-toml"),
         ('extract.seeds=[""]', "no seed data", "[extract].seeds[0]", "JSONL"),
         ('extract.seeds=[{pth="a"}]', "unknown key pth", "[extract].seeds[0].pth", "mean path"),
         ('curate.gates=["parsed", "lenght"]', "item of gates", "gates[1]", "did you mean length"),
-        ("curate.gates=parsed", "gates has to be a list", "[curate].gates", '["parsed"]'),
+        ("curate.gates=parsed,length", "has to be a list", "gates", 'gates = ["parsed", "length"]'),
         ('curate.languages=["english"]', "languages", "[curate].languages[0]", '"en", "es"'),
         ('curate.gates=["length"]', "parsed must come first", "[curate].gates", "models-toml"),
         ("mix.train=true", "whole number", "[mix].train = true", "models-toml"),
@@ -212,6 +224,27 @@ def test_a_malformed_override_is_a_usage_error(tmp_path, override):
         models_toml.load(write(tmp_path), [override])
     assert override in caught.value.where
     assert caught.value.exit_code == 2
+
+
+def test_a_file_of_an_editor_that_marks_utf_8_is_read(tmp_path):
+    path = write(tmp_path)
+    path.write_text(EMBEDDED, encoding="utf-8-sig")
+    assert models_toml.load(path).train.epochs == 8
+
+
+def test_a_file_in_another_encoding_says_so(tmp_path):
+    path = write(tmp_path)
+    path.write_text(EMBEDDED, encoding="utf-16")
+    with pytest.raises(ConfigError, match="not valid TOML") as caught:
+        models_toml.load(path)
+    assert caught.value.fix == "save it as UTF-8"
+
+
+def test_an_override_is_named_once_however_many_keys_of_it_play_a_part(tmp_path):
+    override = 'teacher.endpoints=["http://a/v1"]'
+    with pytest.raises(ConfigError, match="path or endpoints") as caught:
+        models_toml.load(write(tmp_path), [override])
+    assert caught.value.where == f"--set {override}: [teacher]"
 
 
 @pytest.mark.parametrize("text", ["seed = = 1", "[teacher\n", "\x00"])

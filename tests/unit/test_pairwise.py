@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from localism import reader
+from localism.cli import cli
 from localism.context import Context
 from localism.errors import ConfigError, StageError
 from localism.judging import scores
@@ -23,6 +26,7 @@ from localism.stages import evaluate, pick, report
 from localism.store import Store, now
 from localism.training.sets import Training, main_training, training_of
 
+ROOT = Path(__file__).parents[2]
 INSTRUCTIONS = [f"How do I repair bicycle number {number}?" for number in range(8)]
 REFERENCE = "Use budgeting and patience, one step after another."
 
@@ -608,3 +612,12 @@ def test_wilson_interval_has_the_published_values(
 ) -> None:
     assert scores.wilson(successes, n) == pytest.approx((low, high), abs=0.01)
     assert scores.wilson(0, 0) == Interval(None, None)
+
+
+def test_single_order_is_a_flag_of_pick_that_the_recipe_keeps(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    asked = ["pick", "--run", str(folder), "--models", str(ROOT / "models.toml"), "--single-order"]
+    result = CliRunner().invoke(cli, [*asked, "--plain"])
+    assert isinstance(result.exception, StageError)  # nothing has been extracted yet
+    (row,) = reader.read(folder, "SELECT recipe->>'$.pick.both_orders' AS b FROM run").as_dicts()
+    assert row["b"] == "false"

@@ -137,7 +137,7 @@ def test_wrong_sql_is_an_error_with_a_fix(running, statement):
 
 
 HINTS = [
-    ("FROM evnt", 'Did you mean "event"?; views: '),
+    ("FROM evnt", 'Did you mean "event"? views: '),
     ("FROM skill_covrage", 'Did you mean "skill_coverage"?'),
     ("FROM zzz", "views: books, "),
     ("FROM zzz", "tables: answer, asset, "),

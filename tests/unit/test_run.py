@@ -1,5 +1,6 @@
 """A run: frozen recipe, one worker at a time, stages in order, fork, status."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -194,6 +195,15 @@ def test_a_stage_whose_predecessor_is_missing_names_it(folder):
             run.run_stages(context, ["mix"])
 
 
+def test_a_batch_that_the_gpus_cannot_share_is_refused_before_the_first_stage(folder, monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "2.13.0+cu130")  # torch for GPUs
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
+        with pytest.raises(ConfigError, match="over 3 devices x 16"):
+            run.run_stages(context, STAGES)
+        assert context.store.value("SELECT count(*) FROM event WHERE stage = 'extract'") == 0
+
+
 def test_done_stages_are_skipped(folder):
     config = work(folder)
     with run.opened(folder, config, Progress(plain=True)) as context:
@@ -259,7 +269,11 @@ def test_a_fresh_fork_may_still_change_what_its_parent_had_made_something_by(fol
     assert work(folder.parent / "second", None, ["extract.topics=9"]).extract.topics == 9
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"models": "models.toml"}'])
+@pytest.mark.parametrize("text", [
+    "{", "[]", '{"models": "models.toml"}',
+    '{"models": "x", "overrides": [], "config": []}',
+    '{"models": 3, "overrides": [], "config": {}}',
+])  # fmt: skip
 def test_a_damaged_recipe_is_named(folder, text):
     work(folder)
     (folder / run.RECIPE).write_text(text)

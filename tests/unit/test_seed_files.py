@@ -227,7 +227,8 @@ def test_a_bad_row_of_a_table_is_named_with_its_columns(tmp_path: Path) -> None:
     [
         ("seeds.txt", "words", "suffix names no format"),
         ("seeds.csv", "name,age\na,1\n", "no instruction"),
-        ("seeds.csv", "question,answer\na,b,c\n", "3 fields, and the header has 2"),
+        ("seeds.csv", "question,answer\na,b,c\n", "fields in this row: 3, in the header: 2"),
+        ("seeds.csv", "question,question\na,b\n", "column 'question' is there twice"),
         ("seeds.csv", 'question,answer\n"a,b\n', "unexpected end of data"),
         ("seeds.csv", b"question\n\xff\xfe\n", "utf-8"),
         ("seeds.jsonl", b'{"instruction": "\xff"}\n', "utf-8"),

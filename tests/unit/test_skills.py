@@ -287,6 +287,12 @@ def test_an_export_is_not_written_over(first):
     assert path.read_text() == "an hour of edits"
 
 
+def test_an_export_that_cannot_be_written_says_where(first, tmp_path):
+    (tmp_path / "file").touch()
+    refused = call("export", str(tmp_path / "file" / "skills.csv"), "--run", "first").exception
+    assert isinstance(refused, UsageError) and f"{tmp_path}/file/skills.csv (" in refused.where
+
+
 def test_the_run_may_be_named_before_the_subcommand(first):
     text("--run", "first", "export", "x.csv")
     assert Path("x.csv").exists()

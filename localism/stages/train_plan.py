@@ -1,0 +1,356 @@
+"""Configuration, base model and machine -> the job of a training, with what was derived and why.
+
+What the user left open comes from the paper's table 9 (learning rate by model family), the size of
+the set (epochs) and the memory of the devices (micro-batch). Nothing here loads a model.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from localism import weights
+from localism.config import Config, Train
+from localism.context import Context
+from localism.errors import ConfigError, MachineError
+from localism.offline import child_environment
+from localism.paths import embedded
+from localism.records import stable_id
+from localism.training.job import CHECKPOINTS, Job
+from localism.training.sets import Training
+
+TEMPLATE = Path(__file__).parent.parent / "templates" / "alpaca.jinja"
+
+# Paper, table 9, by the beginning of config.json's model_type.
+LEARNING_RATES = {"llama": 2e-5, "mistral": 2e-6, "gemma": 1e-6}
+OTHER_LEARNING_RATE = 2e-5
+LORA_FACTOR = 10.0  # matrices that start at zero want larger steps than weights that are there
+EPOCHS, FEW_EPOCHS = 15, 3  # paper C.1: 3 for the 52,000 examples of Alpaca
+MANY_EXAMPLES = 20_000
+CPU_MICRO_BATCH = 8
+MEMORY_SHARE = 0.8  # of a GPU; the rest is for the kernels' workspace and fragments
+
+FLOAT32, HALF = 4, 2
+ADAM = 8  # two float32 a parameter
+
+
+class Gpus(NamedTuple):
+    """The GPUs that the training process can use."""
+
+    number: int
+    """0 where there is none, or torch is the CPU build."""
+    memory: int | None
+    """Bytes of the smallest; None where nvidia-smi doesn't say."""
+
+
+class Plan(NamedTuple):
+    """A job, and what of it was derived."""
+
+    job: Job
+    """From the start: nothing to resume."""
+    derived: str
+    """In a line, with reasons."""
+
+
+class Shape(NamedTuple):
+    """What config.json says about a model's size; None where it doesn't."""
+
+    family: str
+    """model_type."""
+    dtype: str
+    """Of the weights on disk."""
+    positions: int | None
+    """Longest text that the model was made for."""
+    layers: int
+    hidden: int
+    inner: int
+    """Width of the feed-forward layers."""
+    vocabulary: int
+
+
+def chat_template_file(context: Context) -> Path | None:
+    """The template that an engine must be given for the student's base model, or None.
+
+    None means that the base model brings its own. Checkpoints always carry theirs.
+    """
+    return None if weights.has_chat_template(embedded(context.config.student.path)) else TEMPLATE
+
+
+def plan(context: Context, training: Training, work: Path, count: int) -> Plan:
+    """The job for `count` examples on this machine, whose data lies in folder `work`.
+
+    Raises ConfigError when the batch can't be divided, MachineError for a model that can't fit.
+    """
+    config, section = context.config, context.config.train
+    gpus = find_gpus(child_environment(context.folder))
+    processes = max(1, gpus.number)
+    base = embedded(config.student.path)
+    shape = shape_of(base)
+    template = chat_template_file(context)
+    _check_targets(section.lora_targets, base)
+    epochs, why_epochs = derive_epochs(section, count)
+    rate, why_rate = derive_learning_rate(section, shape.family)
+    micro_batch, why_micro_batch = derive_micro_batch(config, base, shape, gpus)
+    accumulation = accumulation_steps(section.batch, processes, micro_batch)
+    cores = section.threads or len(os.sched_getaffinity(0))
+    job = Job(
+        identity=_identity(config, training, work, base, template),
+        model=str(base),
+        train_file=str(work / "train.jsonl"),
+        dev_file=str(work / "dev.jsonl"),
+        checkpoints=str((training.home(context.folder) / CHECKPOINTS).resolve()),
+        log=str(work / "log.jsonl"),
+        chat_template=str(template) if template else None,
+        resume_from=None,
+        tensorboard=str(work / "tensorboard"),
+        parent=os.getpid(),
+        device="cuda" if gpus.number else "cpu",
+        processes=processes,
+        sharded=gpus.number > 1,
+        threads=max(1, cores // processes),
+        method=section.method,
+        lora_rank=section.lora_rank,
+        lora_alpha=section.lora_alpha,
+        lora_targets=section.lora_targets,
+        packing=section.packing,
+        weights_dtype=served_dtype(config, shape),
+        epochs=epochs,
+        learning_rate=rate,
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        warmup=section.warmup,
+        weight_decay=section.weight_decay,
+        max_length=min(section.max_length, shape.positions or section.max_length),
+        gradient_checkpointing=section.gradient_checkpointing,
+        seed=training.seed,
+        trust_remote_code=config.student.trust_remote_code,
+    )
+    derived = (
+        f"{job.method} fine-tuning, {epochs} epochs{why_epochs}, learning rate {rate:g}{why_rate},"
+        f" batch {section.batch} = {processes} {'GPU' if gpus.number else 'CPU process'}"
+        f"{'s' if processes > 1 else ''} x {micro_batch}{why_micro_batch} x {accumulation}"
+    )
+    return Plan(job, derived)
+
+
+def check(context: Context) -> None:
+    """Raise what plan would of the machine and the batch, before hours go into data."""
+    config = context.config
+    gpus, base = find_gpus(child_environment(context.folder)), embedded(config.student.path)
+    micro_batch, _ = derive_micro_batch(config, base, shape_of(base), gpus)
+    accumulation_steps(config.train.batch, max(1, gpus.number), micro_batch)
+    _check_targets(config.train.lora_targets, base)
+
+
+def served_dtype(config: Config, shape: Shape) -> str:
+    """The precision in which the engine will hold the student, as serving.engine starts it."""
+    asked = config.student.dtype
+    return asked if asked != "auto" else shape.dtype
+
+
+def _identity(
+    config: Config, training: Training, work: Path, base: Path, template: Path | None
+) -> str:
+    data = [_sha256(work / f"{split}.jsonl") for split in ("train", "dev")]
+    text = template.read_text() if template else None
+    recipe = config.recipe()["train"]
+    return stable_id(data, weights.fingerprint(base), text, recipe, training.seed)
+
+
+def _check_targets(targets: Sequence[str], base: Path) -> None:
+    """ConfigError for a name in lora_targets that no layer of the base has."""
+    matrices = [name for name, shape in weights.folder_shapes(base).items() if len(shape) == 2]
+    layers = {name.removesuffix(".weight").rpartition(".")[2] for name in matrices}
+    for unknown in sorted(set(targets) - layers):
+        raise ConfigError(
+            f"the student has no layer {unknown!r}",
+            where=f"[train].lora_targets = {list(targets)}",
+            fix=f"leave it away, or choose from: {', '.join(sorted(layers))}",
+        )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# ---- what the user may leave open --------------------------------------------------------------
+
+
+def derive_epochs(section: Train, examples: int) -> tuple[int, str]:
+    """Passes over the data, and why so many if the user didn't say."""
+    if section.epochs is not None:
+        return section.epochs, ""
+    if examples < MANY_EXAMPLES:
+        return EPOCHS, " (paper C.1)"
+    return FEW_EPOCHS, f" (paper C.1, for sets as large as {examples:,})"
+
+
+def derive_learning_rate(section: Train, family: str) -> tuple[float, str]:
+    """The peak, and where it comes from if the user didn't say."""
+    if section.learning_rate is not None:
+        return section.learning_rate, ""
+    known = [start for start in LEARNING_RATES if family.startswith(start)]
+    rate = LEARNING_RATES[known[0]] if known else OTHER_LEARNING_RATE
+    reason = f"table 9 for {known[0]}" if known else f"{family} is not in table 9"
+    if section.method == "lora":
+        return rate * LORA_FACTOR, f" ({reason}, times {LORA_FACTOR:g} for LoRA)"
+    return rate, f" ({reason})"
+
+
+def derive_micro_batch(config: Config, base: Path, shape: Shape, gpus: Gpus) -> tuple[int, str]:
+    """Examples a device and pass: the most that an estimate of the memory allows.
+
+    Raises MachineError when weights and optimizer alone are more than the GPUs hold.
+    """
+    section = config.train
+    if section.micro_batch is not None:
+        return section.micro_batch, ""
+    share = max(1, section.batch // max(1, gpus.number))
+    if not gpus.number:
+        return largest_divisor(share, CPU_MICRO_BATCH), ""
+    if gpus.memory is None:
+        return 1, " (nvidia-smi does not say how much memory there is)"
+    state = state_bytes(section.method, weights.parameter_count(base), gpus.number)
+    room = MEMORY_SHARE * gpus.memory - state
+    if room <= 0:
+        raise MachineError(
+            f"training needs {_gigabytes(state)} on each GPU for weights and optimizer alone, and"
+            f" {_gigabytes(MEMORY_SHARE * gpus.memory)} of each are to be used",
+            where=f"{gpus.number} x {_gigabytes(gpus.memory)}, [train].method = {section.method!r}",
+            fix="more GPUs, a smaller student, or [train].method = 'lora'",
+        )
+    length = min(section.max_length, shape.positions or section.max_length)
+    most = int(room / (length * token_bytes(shape, section.gradient_checkpointing)))
+    found = largest_divisor(share, max(1, most))
+    return found, f" (of {_gigabytes(gpus.memory)}, {_gigabytes(state)} hold weights and optimizer)"
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number that is not above the limit."""
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
+
+
+def state_bytes(method: str, parameters: int, gpus: int) -> int:
+    """What each GPU holds all the time: float32 weights, gradients and AdamW's two; or the base.
+
+    Sharded over the GPUs. What LoRA adds is too little to count.
+    """
+    each = HALF if method == "lora" else FLOAT32 + FLOAT32 + ADAM
+    return parameters * each // gpus
+
+
+def token_bytes(shape: Shape, checkpointing: bool) -> int:
+    """An estimate of what one token takes on the way forward and back, in bf16.
+
+    Inside a block: about 16 vectors of the model's width and 6 of the feed-forward's. With
+    checkpointing one block is whole at a time and the others keep their input. Logits in float32
+    with their gradient, and a half-precision copy.
+    """
+    block = HALF * (16 * shape.hidden + 6 * shape.inner)
+    blocks = block + shape.layers * HALF * shape.hidden if checkpointing else block * shape.layers
+    return blocks + shape.vocabulary * (2 * FLOAT32 + HALF)
+
+
+def accumulation_steps(batch: int, processes: int, micro_batch: int) -> int:
+    """Forward passes a step, so that all processes together see `batch` examples."""
+    at_once = processes * micro_batch
+    if batch % at_once:
+        whole = [m for m in range(1, micro_batch + 1) if batch % (processes * m) == 0]
+        fix = (
+            f"micro_batch = {whole[-1]}"
+            if whole
+            else f"CUDA_VISIBLE_DEVICES with fewer than {processes} devices"
+        )
+        raise ConfigError(
+            f"a batch of {batch} can't be divided over {processes} devices x {micro_batch}",
+            where=f"[train].batch = {batch}, [train].micro_batch = {micro_batch}",
+            fix=f"a multiple of {at_once} as batch, or {fix}",
+        )
+    return batch // at_once
+
+
+# ---- the machine and the model -----------------------------------------------------------------
+
+
+def find_gpus(environment: Mapping[str, str]) -> Gpus:
+    """GPUs that the child can use, without importing torch: none with the CPU build of torch."""
+    if importlib.metadata.version("torch").endswith("+cpu"):
+        return Gpus(0, None)
+    memory = _gpu_memory()
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    count = len(memory)
+    if visible is not None:
+        count = sum(1 for device in visible.split(",") if device.strip() not in ("", "-1"))
+    return Gpus(count, min(memory, default=None) if count else None)
+
+
+def _gpu_memory() -> list[int]:
+    """Bytes of each GPU of this machine."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=60)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return []
+    return [int(line) * 2**20 for line in listed.stdout.split() if line.isdigit()]
+
+
+def shape_of(base: Path) -> Shape:
+    """Size and kind of a model, from its config.json; what it doesn't say counts as 0."""
+    config: dict[str, Any] = json.loads((base / "config.json").read_text())
+    text = config.get("text_config", config)
+    hidden = text.get("hidden_size", 0)
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    return Shape(
+        family=config.get("model_type", ""),
+        dtype=dtype if dtype in ("bfloat16", "float16") else "float32",
+        positions=text.get("max_position_embeddings"),
+        layers=text.get("num_hidden_layers", 0),
+        hidden=hidden,
+        inner=text.get("intermediate_size", 4 * hidden),
+        vocabulary=text.get("vocab_size", 0),
+    )
+
+
+def check_disk(job: Job, epochs_done: int) -> None:
+    """Refuse to start what can't be stored: weights of every epoch left, and the trainer's state.
+
+    While a checkpoint is written, the one before still has its state.
+    """
+    parameters = weights.parameter_count(Path(job.model))
+    stored = weight_bytes(job.weights_dtype)
+    left = job.epochs - epochs_done
+    states = 1 if epochs_done else min(2, left)
+    needed = parameters * (left * stored + states * resume_bytes(job))
+    free = shutil.disk_usage(job.checkpoints).free
+    if needed > free:
+        raise MachineError(
+            f"{left} checkpoints need {_gigabytes(needed)} and {_gigabytes(free)} are free",
+            where=job.checkpoints,
+            fix=f"free {_gigabytes(needed - free)}, use a larger disk, or train fewer epochs",
+        )
+
+
+def weight_bytes(dtype: str) -> int:
+    """Bytes of a parameter."""
+    return FLOAT32 if dtype == "float32" else HALF
+
+
+def resume_bytes(job: Job) -> int:
+    """Bytes a parameter of what the latest checkpoint has beside its weights.
+
+    AdamW's two and, unless the checkpoint's own file serves, float32 weights. Of LoRA next to
+    nothing.
+    """
+    if job.method == "lora":
+        return 0
+    shares_file = job.weights_dtype == "float32" and not job.sharded
+    return ADAM if shares_file else ADAM + FLOAT32
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"
