@@ -1,9 +1,9 @@
 """How much of a bare torch loop's speed does training keep?  Target: at least 0.9 of its tokens/s.
 
-    python benchmarks/train.py                          # the embedded student, on the CPU
-    python benchmarks/train.py --model FOLDER --batch 8 # any other model; on a GPU where there is one
+    python benchmarks/train.py                              # the embedded student
+    python benchmarks/train.py --model FOLDER --batch 8     # another; on a GPU where there is one
 
-Both sides take the same batches, made once by the trainer's own loader, through the same model class
+Both sides take the same batches, made by the trainer's own loader, through the same model class
 with the same optimizer, schedule and gradient clipping: stage train's trainer with its log of every
 step, against a loop of a few lines. They take turns within one process, so that a loaded machine
 slows both; the ratio is the median of the turns'. A table for people, then one line of JSON, also

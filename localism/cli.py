@@ -179,6 +179,7 @@ def _work(
             if trial:
                 from localism.stages import generate_trial
 
+                run.require(context, "a trial of generate", run.STAGES[:3])
                 facts = generate_trial.calibrate(context, trial.seconds, trial.watts)
                 click.echo(json.dumps(facts) if trial.as_json else generate_trial.render(facts))
                 return

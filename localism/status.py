@@ -105,7 +105,9 @@ def left(folder: Path, stages: Sequence[str], detail: str = "") -> str:
     done = [stage for stage in stages if states[stage] == "done"]
     waiting = [stage for stage in stages if stage not in done]
     parts = [f"{', '.join(done)} done"] if done else []
-    if waiting:
+    if not waiting:  # the run's own training is done, another one is not
+        parts = [f"{stages[-1]} {detail or 'not done for every training'}"]
+    else:
         now, *later = waiting
         parts.append(f"{now} {detail or _how_far(found['books'], now)}")
         parts += [f"then {', '.join(later)}"] if later else []

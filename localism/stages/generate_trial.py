@@ -36,15 +36,9 @@ def calibrate(context: Context, seconds: float, watts: float | None) -> Facts:
     """Hold conversations of the plan for so long, and predict; see render for what comes out.
 
     watts: power to count with; None measures it, where this machine serves the teacher. Raises
-    StageError before mix is done, and when no reply came in the trial.
+    StageError when no reply came in the trial.
     """
     mixes = load_mixes(context.store)
-    if not mixes:
-        raise StageError(
-            "there is no plan to try: stage mix has not been done",
-            where=str(context.folder),
-            fix=f"localism mix --run {context.folder.name}",
-        )
     pending = unwritten(context.store, mixes)
     if not pending:
         return _nothing_left(context, len(mixes))

@@ -225,7 +225,10 @@ def derive_micro_batch(config: Config, base: Path, shape: Shape, gpus: Gpus) -> 
             fix="more GPUs, a smaller student, or [train].method = 'lora'",
         )
     length = min(section.max_length, shape.positions or section.max_length)
-    most = int(room / (length * token_bytes(shape, section.gradient_checkpointing)))
+    # The trainer never holds a batch's logits; the loss on dev does, for one example at a time.
+    logits = length * shape.vocabulary * (FLOAT32 + HALF)
+    each = length * token_bytes(shape, section.gradient_checkpointing)
+    most = int((room - logits) / each)
     found = largest_divisor(share, max(1, most))
     return found, f" (of {_gigabytes(gpus.memory)}, {_gigabytes(state)} hold weights and optimizer)"
 
@@ -248,12 +251,10 @@ def token_bytes(shape: Shape, checkpointing: bool) -> int:
     """An estimate of what one token takes on the way forward and back, in bf16.
 
     Inside a block: about 16 vectors of the model's width and 6 of the feed-forward's. With
-    checkpointing one block is whole at a time and the others keep their input. Logits in float32
-    with their gradient, and a half-precision copy.
+    checkpointing one block is whole at a time and the others keep their input.
     """
     block = HALF * (16 * shape.hidden + 6 * shape.inner)
-    blocks = block + shape.layers * HALF * shape.hidden if checkpointing else block * shape.layers
-    return blocks + shape.vocabulary * (2 * FLOAT32 + HALF)
+    return block + shape.layers * HALF * shape.hidden if checkpointing else block * shape.layers
 
 
 def accumulation_steps(batch: int, processes: int, micro_batch: int) -> int:

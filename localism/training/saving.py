@@ -2,7 +2,7 @@
 
 The trainer keeps float32 weights. A checkpoint holds them in the precision that the engine loads
 anyway, which halves the disk for bf16 students and changes no answer. LoRA is merged into the base:
-every later stage, and every other tool, sees one kind of model folder (docs/decisions/0006).
+every later stage, and every other tool, sees one kind of model folder (docs/decisions/0008).
 """
 
 import json

@@ -61,10 +61,10 @@ def test_a_budget_that_is_over_at_once_says_what_is_left_and_exits_with_6(tmp_pa
     assert "Traceback" not in done.stderr
 
 
-def test_a_trial_without_a_plan_names_the_stage_that_makes_one(tmp_path: Path) -> None:
+def test_a_trial_without_a_plan_names_the_stage_that_is_missing(tmp_path: Path) -> None:
     done = localism(tmp_path, "generate", "--calibrate", "--models", str(packaged("models.toml")))
     assert done.returncode == 5
-    assert "fix:   localism mix" in done.stderr and "Traceback" not in done.stderr
+    assert "fix:   localism extract" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_what_is_left_is_counted_in_the_units_of_the_books(new_context: NewContext) -> None:
@@ -83,6 +83,10 @@ def test_what_is_left_is_counted_in_the_units_of_the_books(new_context: NewConte
     )
     assert status.left(context.folder, ["generate"], "half-way") == (
         "the time is up: generate half-way. The same command continues."
+    )
+    # Stages of which another training than the run's own is left.
+    assert status.left(context.folder, ["mix"], "1 of 3 epochs") == (
+        "the time is up: mix 1 of 3 epochs. The same command continues."
     )
 
 

@@ -73,11 +73,11 @@ def test_the_micro_batch_is_what_fits_into_the_memory_that_is_left(
         memory = Gpus(gpus, gigabytes * GIGABYTE)
         return derive_micro_batch(config(**section), STUDENT, EIGHT_BILLION, memory)[0]
 
-    # 16 bytes a parameter over four GPUs leave half of 80 GB: ten to twenty thousand tokens.
-    assert found(4, 80) in (2, 4)
+    # 64 GB of each are used, 32 hold the state, 3 the logits of a dev example: 12 of 2.3 GB fit.
+    assert found(4, 80) == 8
     assert found(4, 140) > found(4, 80)
     assert found(4, 80, max_length=1024) > found(4, 80)
-    assert found(4, 80, gradient_checkpointing=False) == 1
+    assert found(4, 80, gradient_checkpointing=False) == 1, "a little less than one fits"
     assert 64 // 4 % found(4, 140, max_length=256) == 0, "it divides each GPU's share of the batch"
     assert found(1, 80, method="lora") >= 4
     with pytest.raises(MachineError, match="128.0 GB on each GPU for weights") as refused:
