@@ -6,7 +6,8 @@
 Both sides take the same batches, made by the trainer's own loader, through the same model class
 with the same optimizer, schedule and gradient clipping: stage train's trainer with its log of every
 step, against a loop of a few lines. They take turns within one process, so that a loaded machine
-slows both; the ratio is the median of the turns'. A table for people, then one line of JSON, also
+slows both; the ratio is the median of the turns', by wall time on a GPU and CPU seconds on a CPU,
+which are the same thing on a machine of its own. A table for people, then one line of JSON, also
 written to benchmarks/results/train.json.
 """
 
@@ -18,6 +19,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,7 @@ def measure(folder: Path, asked: argparse.Namespace) -> dict[str, Any]:
         "batch": asked.batch,
         "steps": len(batches),
         "tokens": tokens,
+        "seconds": "wall" if trainer.args.device.type == "cuda" else "CPU",
         "trainer": spread(speeds["trainer"]),
         "loop": spread(speeds["loop"]),
         "ratio": round(statistics.median(ratios), 3),
@@ -142,6 +145,7 @@ def train_once(job: Job, built: Any) -> float:
 
     Path(job.log).unlink(missing_ok=True)
     trainer, recorder = built.trainer, Recorder(job, built)
+    clock = clock_of(trainer)
     moments: list[float] = []
 
     class Hooks(TrainerCallback):
@@ -151,14 +155,14 @@ def train_once(job: Job, built: Any) -> float:
             recorder.begin(state)
 
         def on_step_begin(self, *_: Any, **__: Any) -> None:
-            moments.append(time.perf_counter())
+            moments.append(clock())
 
         def on_log(
             self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any
         ) -> None:
             if "loss" in logs:
                 recorder.step(state, logs)
-                moments.append(time.perf_counter())
+                moments.append(clock())
 
     hooks = Hooks()
     trainer.add_callback(hooks)
@@ -176,6 +180,7 @@ class Loop:
 
         self._device, self._bf16 = trainer.args.device, trainer.args.bf16
         self._batches, self._rate = batches, trainer.args.learning_rate
+        self._clock = clock_of(trainer)
         model = AutoModelForCausalLM.from_pretrained(
             trainer.model.config._name_or_path,
             dtype=trainer.model.dtype,
@@ -193,7 +198,7 @@ class Loop:
         )
         steps = len(self._batches)
         schedule = get_cosine_schedule_with_warmup(optimizer, int(0.03 * steps), steps)
-        started = time.perf_counter()
+        started = self._clock()
         for batch in self._batches:
             inputs = {
                 name: value.to(self._device) if torch.is_tensor(value) else value
@@ -207,7 +212,12 @@ class Loop:
             schedule.step()
             optimizer.zero_grad()
             loss.item()  # the trainer logs every step
-        return time.perf_counter() - started
+        return self._clock() - started
+
+
+def clock_of(trainer: Any) -> Callable[[], float]:
+    """Seconds that pass on a GPU; on a CPU those that this process got, for others share it."""
+    return time.perf_counter if trainer.args.device.type == "cuda" else time.process_time
 
 
 def spread(values: list[float]) -> dict[str, Any]:
