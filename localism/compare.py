@@ -147,4 +147,4 @@ def _difference(entry: Entry, first: Entry) -> list[Any]:
 
 
 def _rounded(value: Any) -> Any:
-    return round(value, 1) if isinstance(value, float) else value
+    return round(value, 1) + 0.0 if isinstance(value, float) else value  # no -0.0
