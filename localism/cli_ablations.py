@@ -1,15 +1,17 @@
 """localism variant and compare: training sets for ablations, and trainings side by side."""
 
+import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
-from localism.cli_options import format_option, run_option
-from localism.errors import UsageError
+from localism.cli_options import budget_option, format_option, run_option
+from localism.errors import OutOfTime, UsageError
 
 if TYPE_CHECKING:
     from localism.config import Config
@@ -42,6 +44,7 @@ KINDS = ("brevity", "junk", "longest", "random")
 @click.option("--seed", type=int, help="Of what is drawn, in place of the run's.")
 @click.option("--name", "set_name", metavar="NAME", help="Of the set; otherwise it says the kind.")
 @click.option("--list", "is_list", is_flag=True, help="Show the training sets there are.")
+@budget_option
 @click.option("--plain", is_flag=True, help="Lines instead of a live display.")
 def variant(name: str, is_list: bool, plain: bool, **asked: Any) -> None:
     """Make a training set beside the accepted examples, for an ablation.
@@ -65,11 +68,17 @@ def variant(name: str, is_list: bool, plain: bool, **asked: Any) -> None:
     sets = list(_sets(config, **asked))
     teacher = asked["teacher"] or ""
     server = teacher if is_address(teacher) else None
+    deadline = click.get_current_context().obj.get("deadline", math.inf)
     with Progress(plain=plain) as progress, run.opened(folder, config, progress, server) as context:
+        context = replace(context, deadline=deadline)
         run.require(context, "a training set", STAGES[: STAGES.index("train")])
         for number, (one, maker) in enumerate(sets, 1):
             progress.begin(number, len(sets), "variant")
-            progress.end(make(context, one, maker))
+            try:
+                progress.end(make(context, one, maker))
+            except OutOfTime:
+                left = f"{one.name} is not whole yet: the same command continues, and pays for no"
+                raise OutOfTime(f"the hours are over; {left} reply again") from None
     names = " ".join(f"--on {one.name}" for one, _ in sets)
     click.echo(f"next: localism train --run {name} {names}")
 

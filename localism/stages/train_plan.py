@@ -282,22 +282,24 @@ def find_gpus(environment: Mapping[str, str]) -> Gpus:
     """GPUs that the child can use, without importing torch: none with the CPU build of torch."""
     if importlib.metadata.version("torch").endswith("+cpu"):
         return Gpus(0, None)
-    memory = _gpu_memory()
+    listed = _gpu_lines()
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    count = len(memory)
+    number = len(listed)
     if visible is not None:
-        count = sum(1 for device in visible.split(",") if device.strip() not in ("", "-1"))
-    return Gpus(count, min(memory, default=None) if count else None)
+        number = sum(1 for device in visible.split(",") if device.strip() not in ("", "-1"))
+    # Machines whose GPU shares the memory of the CPU say "[N/A]".
+    known = [int(line) * 2**20 for line in listed if line.isdigit()]
+    return Gpus(number, min(known, default=None) if number else None)
 
 
-def _gpu_memory() -> list[int]:
-    """Bytes of each GPU of this machine."""
+def _gpu_lines() -> list[str]:
+    """A line for each GPU of this machine: its memory in MiB, where it has some of its own."""
     query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(query, capture_output=True, text=True, timeout=60)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return []
-    return [int(line) * 2**20 for line in listed.stdout.split() if line.isdigit()]
+    return [line.strip() for line in listed.stdout.splitlines()] if not listed.returncode else []
 
 
 def shape_of(base: Path) -> Shape:

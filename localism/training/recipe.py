@@ -89,10 +89,13 @@ def build(job: Job) -> Built:
 
 def choose_attention(job: Job) -> Attention:
     """Flash attention where there is a GPU, the package, and a model that can use it."""
+    import torch
     import transformers
 
     if job.device != "cuda":
         return Attention(None, "on the CPU")
+    if not torch.cuda.is_bf16_supported():
+        return Attention(None, "this GPU has no bfloat16")
     installed = [
         name
         for name, is_there in (

@@ -326,6 +326,7 @@ def test_after_the_alarm_a_fork_with_a_mended_pack_pays_only_for_the_turns_that_
         same_as = "teacher"
         [student]
         path = "embedded:student"
+        max_tokens = 256
         [prompts]
         pack = {json.dumps(str(pack))}
     """)

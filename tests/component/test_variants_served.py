@@ -1,7 +1,9 @@
 """Variants of a curated run, written by the embedded teacher on a real engine."""
 
 import math
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,6 +11,7 @@ from engines import ServedTeacher, _Run, embedded_config
 
 from localism.context import Context
 from localism.embedded.world import QUERY_TYPES, TOPICS
+from localism.errors import OutOfTime
 from localism.stages import curate, generate
 from localism.training.sets import examples
 from localism.variants.poor import poor
@@ -96,6 +99,14 @@ def test_the_ledger_pays_for_a_set_that_was_lost_before_it_was_stored(context: C
     make(context, asked, poor)
     assert rows(context, "j") == before
     assert calls(context) == paid
+
+
+def test_a_set_is_not_begun_when_no_time_is_left(context: Context) -> None:
+    late = replace(context, deadline=time.monotonic())
+    with pytest.raises(OutOfTime):
+        make(late, Asked("late", "junk", "accepted", {"share": 0.5, "seed": 9}), poor)
+    assert not rows(context, "late")
+    assert not context.store.query("FROM training_set WHERE set_name = 'late'")
 
 
 @pytest.mark.parametrize("k", [1, 3])
