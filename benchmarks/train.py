@@ -76,7 +76,7 @@ def deeper(folder: Path) -> str:
 
 def measure(folder: Path, asked: argparse.Namespace, model: str) -> dict[str, Any]:
     """Tokens a second of both sides, turn by turn."""
-    from localism.training.recipe import build
+    from localism.training.trainer import build
 
     job = make_job(folder, asked, model)
     built = build(job)

@@ -145,8 +145,8 @@ def planned(folder: Path, config: Config, **changes: Any) -> Job:
 
 def tokenize_all(folder: Path) -> None:
     """Build a trainer for each job in the folder and write what it would train on."""
-    from localism.training.recipe import build
     from localism.training.recorder import check_boundaries
+    from localism.training.trainer import build
 
     seen: dict[str, Any] = {}
     for path in sorted(folder.glob("*/train/job.json")):

@@ -10,9 +10,9 @@ from typing import Any
 
 from localism.errors import ConfigError, StageError
 from localism.training.job import CHECKPOINT_FACTS, Job, drop_resume_states, log_lines
-from localism.training.recipe import Built
 from localism.training.saving import lay_out
 from localism.training.tokens import IGNORED
+from localism.training.trainer import Built
 
 DIVERGED_NATS = 1.0
 DIVERGED_STEPS = 10

@@ -14,9 +14,9 @@ from typing import Any
 
 from localism.errors import LocalismError
 from localism.training.job import Job
-from localism.training.recipe import build
 from localism.training.recorder import Recorder, append
 from localism.training.saving import check_mergeable
+from localism.training.trainer import build
 
 PR_SET_PDEATHSIG = 1
 
