@@ -166,7 +166,9 @@ def _work(
     from localism.training.sets import ACCEPTED, training_of
 
     signal.signal(signal.SIGTERM, _end_once)
-    folder = run.folder_of(name)
+    # Only the first stage and the whole pipeline begin a run: elsewhere a new name is a slip.
+    begins = stages is None or stages == STAGES[:1]
+    folder = run.folder_of(name) if begins or models else run.existing_folder(name)
     short = click.get_current_context().obj.get("overrides", [])
     with _as_typed():
         config = recipe.settle_recipe(folder, models, (*overrides, *short))
@@ -233,6 +235,9 @@ def top_up_option(stage: str) -> Any:
     return option if stage == "mix" else lambda command: command
 
 
+SEED = click.IntRange(0, 2**32 - 1)
+
+
 def training_options(stage: str) -> Any:
     """--on and --seed, for the stages that work on a training."""
     if stage not in ("train", "pick", "evaluate"):
@@ -241,7 +246,7 @@ def training_options(stage: str) -> Any:
     def decorate(command: Any) -> Any:
         on = "A training set beside the accepted examples (see localism variant); may be repeated."
         seed = "Of the training, in place of the run's; may be repeated."
-        command = click.option("--seed", "seeds", multiple=True, type=int, help=seed)(command)
+        command = click.option("--seed", "seeds", multiple=True, type=SEED, help=seed)(command)
         return click.option("--on", "sets", multiple=True, metavar="SET", help=on)(command)
 
     return decorate

@@ -30,7 +30,7 @@ KINDS = ("brevity", "junk", "longest", "random")
 @click.option(
     "--share", type=click.FloatRange(0, 1, min_open=True), help="Of the answers, for brevity, junk."
 )
-@click.option("--k", type=click.IntRange(min=1), help="Skills in each tuple.")
+@click.option("--k", type=click.IntRange(1, 20), help="Skills in each tuple.")
 @click.option("--teacher", metavar="PATH", help="Folder of another teacher, or its URL with /v1.")
 @click.option("--splits", type=click.IntRange(min=2), metavar="N", help="Disjoint parts.")
 @click.option(
@@ -41,7 +41,9 @@ KINDS = ("brevity", "junk", "longest", "random")
     metavar="SET",
     help="What it is made from: a training set; for longest and random also a file.",
 )
-@click.option("--seed", type=int, help="Of what is drawn, in place of the run's.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), help="Of what is drawn, in place of the run's."
+)
 @click.option("--name", "set_name", metavar="NAME", help="Of the set; otherwise it says the kind.")
 @click.option("--list", "is_list", is_flag=True, help="Show the training sets there are.")
 @budget_option

@@ -222,7 +222,7 @@ class Cluster(Section):
 class MixSection(Section):
     """Stage mix: how many k-tuples of skills."""
 
-    k: Count = 2
+    k: Annotated[Whole, Field(ge=1, le=20)] = 2
     """Skills in one example."""
     unit: Literal["auto", "skill", "cluster"] = "auto"
     """Draw single skills, or clusters of them, each named by its most central skill. auto takes

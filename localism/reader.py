@@ -12,6 +12,7 @@ import re
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from localism.store import SETTINGS, Store, not_a_corpus
 
 SOCKET = "corpus.sock"
 CORPUS = "corpus.duckdb"
+LET_GO_SECONDS = 5.0
 TIME_LIMIT_SECONDS = 60.0
 MOST_ROWS, MOST_CHARACTERS, ROWS_AT_ONCE = 1_000_000, 100_000_000, 2_000
 _HINT = re.compile(r"Did you mean|Candidate bindings|Either add it")
@@ -59,21 +61,24 @@ def read(folder: Path, sql: str, time_limit: float = TIME_LIMIT_SECONDS) -> Tabl
             where=str(corpus),
             fix="start it with `localism run-all`, or name another with --run",
         )
-    answer = _ask_running_process(folder, sql, time_limit)
-    if answer is not None:
-        return answer
-    try:
-        connection = duckdb.connect(str(corpus), read_only=True, config=SETTINGS)
-    except duckdb.IOException as unreadable:
-        # A run started, or one is about to listen: ask once more, then say who holds the file.
+    deadline = time.monotonic() + LET_GO_SECONDS
+    while True:
         answer = _ask_running_process(folder, sql, time_limit)
         if answer is not None:
             return answer
-        raise not_a_corpus(corpus, unreadable) or UsageError(
-            "the corpus is held by a process that does not answer",
-            where=str(corpus),
-            fix="try again in a few seconds",
-        ) from None
+        try:
+            connection = duckdb.connect(str(corpus), read_only=True, config=SETTINGS)
+            break
+        except duckdb.IOException as unreadable:
+            if damage := not_a_corpus(corpus, unreadable):
+                raise damage from None
+            if time.monotonic() > deadline:
+                raise UsageError(
+                    "the corpus is held by a process that does not answer",
+                    where=str(corpus),
+                    fix="try again in a few seconds",
+                ) from None
+        time.sleep(0.1)  # a run started that is about to listen, or ended that is about to let go
     with connection:
         return select(connection, sql, time_limit)
 
@@ -105,6 +110,10 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -
         ) from None
     except duckdb.Error as broken:
         raise _sql_error(connection, sql, str(broken)) from None
+    except RuntimeError as stopped:  # how DuckDB passes on Ctrl-C
+        if "interrupted" not in str(stopped):
+            raise
+        raise KeyboardInterrupt from None
     finally:
         timer.cancel()
         try:
@@ -217,18 +226,40 @@ def _ask_running_process(folder: Path, sql: str, time_limit: float) -> Table | N
 class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         request = json.loads(self.rfile.readline())
-        store: Store = self.server.store  # type: ignore[attr-defined]
-        with store.cursor() as cursor:
+        server: _Server = self.server  # type: ignore[assignment]
+        with server.store.cursor() as cursor:
+            server.cursors.add(cursor)
             try:
                 table = select(cursor, request["sql"], request["time_limit"])
                 answer: dict[str, Any] = {"columns": table.columns, "rows": table.rows}
             except LocalismError as wrong:
                 answer = {"problem": wrong.problem, "where": wrong.where, "fix": wrong.fix}
-        self.wfile.write(json.dumps(answer).encode() + b"\n")
+            finally:
+                server.cursors.discard(cursor)
+        # An asker that is told nothing opens the file itself, now that the run lets go of it.
+        if not server.is_closing:
+            self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+
+    def __init__(self, path: str, store: Store) -> None:
+        super().__init__(path, _Handler)
+        self.store = store
+        self.cursors: set[duckdb.DuckDBPyConnection] = set()
+        """Of questions that are being answered."""
+        self.is_closing = False
+
+    def stop(self) -> None:
+        """Answer nothing more; a corpus cannot be closed while a cursor is busy."""
+        self.shutdown()
+        self.server_close()
+        self.is_closing = True
+        while self.cursors:
+            for cursor in list(self.cursors):
+                cursor.interrupt()
+            time.sleep(0.02)
 
 
 @contextmanager
@@ -236,13 +267,11 @@ def answering(store: Store, folder: Path) -> Iterator[None]:
     """While this is open, other processes can read the store through the run folder's socket."""
     (folder / SOCKET).unlink(missing_ok=True)  # left by a process that was killed
     with _short_path(folder) as path:
-        server = _Server(path, _Handler)
-    server.store = store  # type: ignore[attr-defined]
+        server = _Server(path, store)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:
         yield
     finally:
-        server.shutdown()
-        server.server_close()
+        server.stop()
         (folder / SOCKET).unlink(missing_ok=True)

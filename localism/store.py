@@ -29,6 +29,9 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
+    # In DuckDB 2.0 it sorts a sum in the bits that its guess of a filter's outcome wants: 171,302
+    # came back as 40,230 (ORDER BY beside sum() and a scalar subquery in WHERE).
+    "disabled_optimizers": "compressed_materialization",
 }
 
 Row = dict[str, Any]

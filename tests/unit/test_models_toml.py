@@ -55,7 +55,7 @@ def model_that_reads(tokens: int, folder: Path, source: Path = TEACHER, **change
         ("train.epochs=many", "has to be a whole number", '[train].epochs = "many"', "models-toml"),
         ("train.epochs=0", "has to be at least 1", "[train].epochs = 0", "models-toml"),
         ("train.batch=20", "not a multiple of micro_batch", "[train].batch", "multiple of 16"),
-        ("mix.k=999", "larger than the", "[mix].k", "smaller k"),
+        ("mix.k=999", "has to be at most 20", "[mix].k = 999", "models-toml"),
         ("extract.method=sdx", 'cannot be "sdx"', '[extract].method = "sdx"', "did you mean sd"),
         ("extract.method=sd", "method", "[extract].method", 'possible: "sda", "sdd", "both"'),
         ("teacher.path=", "needs a path or endpoints", "[teacher]", "model folder"),
@@ -166,15 +166,24 @@ def test_an_unknown_table_is_named_before_the_one_that_it_was_to_be(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "typed"), [
-    (["mix", "--k", "99999", "--set", "extract.method='sda'"], "--k 99999: [mix].k"),
+    (["mix", "--k", "99999", "--models", "models.toml"], "--k 99999: [mix].k"),
     (["extract", "--method", "sdx"], "--method sdx: [extract].method"),
     (["run-all", "--extract", "sdx"], "--extract sdx: [extract].method"),
-    (["mix", "--set", "mix.k=0"], "--set mix.k=0: [mix].k"),
+    (["mix", "--set", "mix.k=0", "--models", "models.toml"], "--set mix.k=0: [mix].k"),
 ])  # fmt: skip
 def test_a_short_option_is_named_as_it_was_typed(tmp_path, monkeypatch, arguments, typed):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.toml").write_text(EMBEDDED)
     refused = CliRunner().invoke(cli, arguments).exception
     assert isinstance(refused, ConfigError) and refused.where.startswith(typed)
+
+
+@pytest.mark.parametrize("stage", ["mix", "train", "evaluate", "report"])
+def test_a_stage_after_the_first_begins_no_run_by_a_slip_of_its_name(tmp_path, monkeypatch, stage):
+    monkeypatch.chdir(tmp_path)
+    refused = CliRunner().invoke(cli, [stage, "--run", "defualt"]).exception
+    assert isinstance(refused, UsageError) and "no run named 'defualt'" in refused.problem
+    assert not (tmp_path / "runs").exists()
 
 
 # ---- lengths ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from localism import reader, tables
 from localism.errors import ConfigError, StageError, UsageError
-from localism.store import Store
+from localism.store import Store, now
 
 OPEN = """
 import sys
@@ -24,6 +25,16 @@ with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
         store.event("tick", n=number)
     print("open", flush=True)
     sys.stdin.readline()
+"""
+
+ASK = """
+import sys
+from pathlib import Path
+from localism import reader
+try:
+    reader.read(Path(sys.argv[1]), sys.argv[2])
+except KeyboardInterrupt:
+    pass
 """
 
 
@@ -146,6 +157,41 @@ HINTS = [
     ("SELECT cuont(*) FROM event", 'Did you mean "count"?'),
     ("SELECT kind, count(*) FROM event", "Either add it to the GROUP BY list"),
 ]
+
+
+def test_a_run_ends_in_good_order_while_a_long_query_is_at_work(running):
+    folder, child = running
+    slow = "SELECT sum(x + y) FROM range(10000000000) t(x), range(1000) u(y)"
+    asked = subprocess.Popen(
+        [sys.executable, "-c", ASK, str(folder), slow], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(2)
+    child.communicate(b"\n", timeout=20)
+    assert child.returncode == 0
+    asked.send_signal(signal.SIGINT)  # it went on by itself on the file
+    assert "Traceback" not in asked.communicate(timeout=20)[1]
+
+
+def test_sums_are_whole_where_they_are_sorted_and_filtered_by_a_subquery(tmp_path):
+    """DuckDB 2.0 gave 171,302 as 40,230 for this; the setting in store.SETTINGS is the cure."""
+    rows = [{"n": 120 + number % 9, "at": number} for number in range(1400)]
+    with Store(tmp_path / reader.CORPUS) as store:
+        for row in rows:
+            store.add(
+                "turn", turn_id=str(row["at"]), stage="generate", role="teacher", template="t",
+                prompt="", prompt_hash="", model_fingerprint="", sampling="{}", sample=0, text="",
+                finish_reason="stop", prompt_tokens=row["n"], completion_tokens=1, seconds=0.1,
+                finished_at=now(),
+            )  # fmt: skip
+    answer = reader.read(
+        tmp_path,
+        "SELECT stage, sum(prompt_tokens)::BIGINT AS n FROM turn WHERE finished_at > coalesce("
+        "(SELECT max(happened_at) FROM event WHERE kind = 'forked'), '-infinity'::TIMESTAMP)"
+        " GROUP BY stage ORDER BY min(finished_at)",
+    )
+    total = sum(row["n"] for row in rows)
+    assert answer.rows == [["generate", total]]
+    assert reader.read(tmp_path, "SELECT prompt_tokens FROM tokens").rows == [[total]]
 
 
 def test_wrong_sql_is_told_what_was_probably_meant(running):
