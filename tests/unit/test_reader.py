@@ -183,6 +183,8 @@ def test_sums_are_whole_where_they_are_sorted_and_filtered_by_a_subquery(tmp_pat
                 finish_reason="stop", prompt_tokens=row["n"], completion_tokens=1, seconds=0.1,
                 finished_at=now(),
             )  # fmt: skip
+        for kind in ("answered", "stage_started", "warning"):  # 'forked' lies between them
+            store.event(kind)
     answer = reader.read(
         tmp_path,
         "SELECT stage, sum(prompt_tokens)::BIGINT AS n FROM turn WHERE finished_at > coalesce("
