@@ -15,23 +15,28 @@ import click
 
 from localism import __version__
 from localism.cli_ablations import compare, variant
+from localism.cli_evaluate import stage as stage_suite
 from localism.cli_options import (
+    SuiteOptions,
     TrialOptions,
-    format_option,
     run_option,
     run_options,
+    suite_options,
     trial_options,
 )
 from localism.cli_prompts import prompts
 from localism.cli_skills import skills
+from localism.cli_sql import sql, ui
+from localism.cli_train_worker import train_worker
 from localism.errors import LocalismError, OutOfTime, of_the_system
 from localism.records import STAGES
 
 SECTIONS = {
     "Whole pipeline": ("run-all", "init", "status", "fork"),
     "One stage, in pipeline order": STAGES,
+    "Several machines": ("train-worker",),
     "Ablations": ("variant", "compare"),
-    "Look": ("skills", "prompts", "sql", "why", "winrate"),
+    "Look": ("skills", "prompts", "sql", "ui", "why", "winrate"),
 }
 
 
@@ -156,10 +161,12 @@ def _work(
     sets: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (),
     trial: TrialOptions | None = None,
+    suites: SuiteOptions | None = None,
 ) -> None:
     """Do stages of a run (None: all of them), or top up its mixes, and say what came of it.
 
-    With sets or seeds, the one stage is done for the training of each set with each seed.
+    With sets or seeds, the one stage is done for the training of each set with each seed. With
+    suites, models are evaluated on benchmarks and no stage is done.
     """
     from localism import recipe, run
     from localism.progress import Progress
@@ -188,7 +195,9 @@ def _work(
             if top_up:
                 progress.say(run.top_up(context))
                 return
-            if stages and (sets or seeds):
+            if suites:
+                outcome = run.run_suites(context, suites)
+            elif stages and (sets or seeds):
                 trainings = [
                     training_of(config, one, seed)
                     for one in sets or (ACCEPTED,)
@@ -223,7 +232,7 @@ STAGE_HELP = {
     "curate": "Accept or reject each example; every gate's verdict is kept.",
     "train": "Fine-tune the student on the accepted examples; one checkpoint an epoch.",
     "pick": "Choose the checkpoint with the best length-controlled win rate on dev.",
-    "evaluate": "Measure the picked checkpoint and the base on test.",
+    "evaluate": "Measure the picked checkpoint and the base on test, or on benchmarks (--suite).",
     "report": "Write report.html and export the data set.",
 }
 
@@ -252,17 +261,29 @@ def training_options(stage: str) -> Any:
     return decorate
 
 
+STAGE_EXAMPLES = {
+    "evaluate": "\n  localism evaluate --suite alpacaeval --suite mt-bench"
+    "\n  localism evaluate stage --suite alpacaeval --from DIR",
+}
+
+
 def _add_stage(stage: str, text: str) -> None:
-    @cli.command(
+    kind = cli.group if stage == "evaluate" else cli.command
+    more: dict[str, Any] = {"invoke_without_command": True} if stage == "evaluate" else {}
+
+    @kind(
         stage,
         help=text,
-        epilog=f"\b\nExamples:\n  localism {stage}\n  localism {stage} --run first --plain",
+        epilog=f"\b\nExamples:\n  localism {stage}\n  localism {stage} --run first --plain"
+        + STAGE_EXAMPLES.get(stage, ""),
+        **more,
     )
     @shortcuts(stage)
     @run_options
     @top_up_option(stage)
     @training_options(stage)
     @trial_options(stage)
+    @suite_options(stage)
     def command(
         name: str,
         models: Path | None,
@@ -347,20 +368,6 @@ def fork(old: str, new: str, models: Path | None, overrides: tuple[str, ...]) ->
     click.echo(f"{carried:,} model calls carried over; next: {following}")
 
 
-@cli.command(
-    epilog='\b\nExamples:\n  localism sql "FROM skill_coverage LIMIT 10"\n'
-    '  localism sql --run first --format csv "SELECT * FROM checkpoint_curve"'
-)
-@click.argument("statement")
-@run_option
-@format_option
-def sql(statement: str, name: str, form: str) -> None:
-    """Query the corpus, read-only; also while the run is working. Tables: docs/sql.md."""
-    from localism import reader, run, tables
-
-    click.echo(tables.render(reader.read(run.existing_folder(name), statement), form), nl=False)
-
-
 @cli.command(epilog="\b\nExamples:\n  localism why 1f0c2a9be77d4e01\n  localism why 12 --run first")
 @click.argument("example")
 @run_option
@@ -419,10 +426,14 @@ def winrate(
         )
 
 
+cli.commands["evaluate"].add_command(stage_suite)  # type: ignore[attr-defined]
 cli.add_command(skills)
 cli.add_command(prompts)
 cli.add_command(variant)
 cli.add_command(compare)
+cli.add_command(train_worker)
+cli.add_command(sql)
+cli.add_command(ui)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ overrides_option = click.option(
 format_option = click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "json", "csv"]),
+    type=click.Choice(["table", "csv", "json", "markdown"]),
     default="table",
     show_default=True,
     help="How rows are printed.",
@@ -131,5 +131,72 @@ def trial_options(stage: str) -> Any:
             command(**own, trial=trial if calibrate else None)
 
         return with_trial
+
+    return decorate
+
+
+class SuiteOptions(NamedTuple):
+    """What `localism evaluate --suite` was asked for."""
+
+    suites: tuple[str, ...]
+    """Names of benchmarks, or files of prompts."""
+    models: tuple[str, ...] = ("picked", "base")
+    """picked, base, a checkpoint_id, or the path of a model folder."""
+    judge: str | None = None
+    """Folder of another judge than the run's own."""
+    may_sample: bool = False
+    """Take the sample that ships where nothing is staged."""
+    limit: int | None = None
+    """Only the first items of each suite."""
+
+
+MODEL_TEXT = (
+    "Who answers: picked, base, a checkpoint_id, or the path of a model folder; may be repeated.  "
+    "[default: picked and base]"
+)
+
+
+def suite_options(stage: str) -> Any:
+    """--suite and what belongs to it, for evaluate alone; the command is given `suites`."""
+    if stage != "evaluate":
+        return lambda command: command
+
+    def decorate(command: Any) -> Any:
+        @click.option(
+            "--suite",
+            "names",
+            multiple=True,
+            metavar="NAME|FILE",
+            help="A benchmark in place of the run's own test prompts: alpacaeval, mt-bench, "
+            "wildbench, flask, skill-mix, lm-eval, or a file of prompts with answers; may be "
+            "repeated, and all share the engines.",
+        )
+        @click.option("--model", "answering", multiple=True, metavar="MODEL", help=MODEL_TEXT)
+        @click.option("--judge", metavar="DIR", help="Another judge than the run's own.")
+        @click.option(
+            "--sample",
+            is_flag=True,
+            help="Take the few items that ship with localism where nothing is staged.",
+        )
+        @click.option(
+            "--limit", type=click.IntRange(1), metavar="N", help="Only the first N items of each."
+        )
+        @functools.wraps(command)
+        def with_suites(
+            names: tuple[str, ...],
+            answering: tuple[str, ...],
+            judge: str | None,
+            sample: bool,
+            limit: int | None,
+            **own: Any,
+        ) -> None:
+            if click.get_current_context().invoked_subcommand:
+                return
+            if not names and (answering or judge or sample or limit):
+                raise click.UsageError("--model, --judge, --sample and --limit belong to --suite")
+            wanted = SuiteOptions(names, answering or ("picked", "base"), judge, sample, limit)
+            command(**own, suites=wanted if names else None)
+
+        return with_suites
 
     return decorate

@@ -4,6 +4,7 @@ Everything a run depends on is in here and nowhere else; the stages read no envi
 command line. models_toml.py reads and checks it.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -30,7 +31,11 @@ SPEED_ONLY = frozenset(
         "micro_batch",
         "gradient_checkpointing",
         "threads",
+        "nodes",
+        "rendezvous",
+        "join_timeout_seconds",
         "keep",
+        "licences",
     }
 )
 
@@ -365,8 +370,25 @@ class Train(Section):
     """Less memory, more time."""
     threads: Count | None = None
     """CPU threads; only where there is no GPU."""
+    nodes: Count | None = None
+    """Machines that train together, alike in GPUs; when absent all of a Slurm job, and 1 elsewhere.
+    Slurm starts the others; without it each of them runs localism train-worker."""
+    rendezvous: str = ""
+    """This machine as the others reach it, HOST or HOST:PORT; when empty its name, and a free
+    port."""
+    join_timeout_seconds: Count = 600
+    """How long the other machines may take to come."""
     keep: Literal["best", "tied", "all"] = "all"
     """Checkpoints whose weights stay once one is picked: that one, its tie set too, or all."""
+
+    @field_validator("rendezvous")
+    @classmethod
+    def _host_and_port(cls, text: str) -> str:
+        host, colon, port = text.partition(":")
+        is_port = not colon or (port.isdecimal() and 0 < int(port) < 2**16)
+        if text and not (re.fullmatch(r"[\w.-]+", host) and is_port):
+            raise ValueError("write a host name or IPv4 address, or HOST:PORT: node1:29400")
+        return text
 
 
 class Pick(Section):
@@ -379,6 +401,38 @@ class Pick(Section):
     calibration: Annotated[Whole, Field(ge=0)] = 40
     """References that the teacher rewrites longer and shorter, to measure the judge's taste for
     length; 0 is off, and so are prompt packs without the two templates."""
+
+
+class Licences(Section):
+    """Licences that the folders do not name, for cards and exports: docs/export.md."""
+
+    teacher: str = ""
+    """As a model card names it, for instance apache-2.0 or llama3.3; counts before what is found."""
+    judge: str = ""
+    """Of the judge's weights."""
+    student: str = ""
+    """Of the base model's weights."""
+    embedder: str = ""
+    """Of the embedder's weights."""
+    seeds: str = ""
+    """Of all seed data, for instance cc-by-4.0."""
+
+
+class Evaluate(Section):
+    """Stage evaluate: benchmarks beside the run's own test prompts."""
+
+    suites: tuple[str, ...] = ()
+    """Benchmarks that follow the test verdict: alpacaeval, mt-bench, wildbench, flask, skill-mix,
+    lm-eval, or files of prompts with answers; none when empty."""
+    staged: str = "suites"
+    """Folder of the benchmarks that `localism evaluate stage` brought in."""
+    judge_prompts: str = "judges"
+    """The judge's prompts of these benchmarks: a folder under prompts/, or a path."""
+    structured: Flag = True
+    """Ask the judge for written verdicts as JSON under vLLM's structured outputs; off reads them as
+    the benchmark's own code does."""
+    verdict_tokens: Count = 1024
+    """Longest written verdict."""
 
 
 class Config(Section):
@@ -398,6 +452,8 @@ class Config(Section):
     curate: Curate = Curate()
     train: Train = Train()
     pick: Pick = Pick()
+    evaluate: Evaluate = Evaluate()
+    licences: Licences = Licences()
 
     def served(self, role: str) -> Served:
         """The section that says how this role is served; the judge may be the teacher."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localism import __version__, assets, offline, reader
+from localism.cli_options import SuiteOptions
 from localism.config import Config
 from localism.context import Context
 from localism.errors import OutOfTime, StageError, UsageError
@@ -237,6 +238,17 @@ def run_trainings(context: Context, stage: str, trainings: Sequence[Training]) -
         context.progress.end(summary)
         worked = (*worked, stage)
     return Outcome(worked, time.monotonic() - started)
+
+
+def run_suites(context: Context, asked: SuiteOptions) -> Outcome:
+    """Evaluate models on benchmarks; the report is made again."""
+    started = time.monotonic()
+    context.progress.begin(STAGES.index("evaluate") + 1, len(STAGES), "evaluate")
+    summary = importlib.import_module("localism.stages.evaluate_suites").run(context, asked)
+    context.store.event("suites_evaluated", "evaluate", summary=summary)
+    reopen(context.store, "report")
+    context.progress.end(summary)
+    return Outcome(("evaluate",), time.monotonic() - started)
 
 
 def top_up(context: Context) -> str:

@@ -138,7 +138,9 @@ CREATE TABLE IF NOT EXISTS candidate (
     status       TEXT NOT NULL CHECK (status IN ('written', 'accepted', 'rejected', 'failed')),
     reason       TEXT,                    -- why it was rejected, did not parse, or failed
     turn_id      TEXT,                    -- the last turn of its conversation
-    completion_tokens BIGINT              -- of all turns of its conversation
+    completion_tokens BIGINT,             -- of all turns of its conversation
+    instruction_tokens BIGINT,            -- of the student's tokenizer, counted by curate
+    response_tokens BIGINT
 );
 
 CREATE TABLE IF NOT EXISTS verdict (
@@ -169,6 +171,8 @@ CREATE TABLE IF NOT EXISTS set_example (
     reason       TEXT,                    -- why it was rejected or failed
     changed      BOOLEAN NOT NULL,        -- written for this set; otherwise as in its source
     turn_id      TEXT,                    -- the call that wrote what is new in it
+    instruction_tokens BIGINT,            -- of the student's tokenizer
+    response_tokens BIGINT,
     PRIMARY KEY (set_name, ordinal)
 );
 
@@ -193,6 +197,11 @@ CREATE TABLE IF NOT EXISTS checkpoint (
 
 -- Corpora of before there were trainings beside main.
 ALTER TABLE checkpoint ADD COLUMN IF NOT EXISTS training TEXT DEFAULT 'main';
+-- ... and of before examples were counted in tokens.
+ALTER TABLE candidate ADD COLUMN IF NOT EXISTS instruction_tokens BIGINT;
+ALTER TABLE candidate ADD COLUMN IF NOT EXISTS response_tokens BIGINT;
+ALTER TABLE set_example ADD COLUMN IF NOT EXISTS instruction_tokens BIGINT;
+ALTER TABLE set_example ADD COLUMN IF NOT EXISTS response_tokens BIGINT;
 
 CREATE TABLE IF NOT EXISTS answer (
     answer_id    TEXT PRIMARY KEY,
@@ -229,6 +238,85 @@ CREATE TABLE IF NOT EXISTS score (
     unscored     BIGINT NOT NULL,
     note         TEXT,                    -- what belongs beside the number
     PRIMARY KEY (model_id, split, metric)
+);
+
+-- Benchmarks beside the run's own test prompts (localism evaluate --suite): what was asked, what
+-- every model answered, what the judge said of it, and what came out.
+
+CREATE TABLE IF NOT EXISTS suite (
+    suite        TEXT PRIMARY KEY,        -- alpacaeval, mt-bench, ..., or the stem of a file
+    protocol     TEXT NOT NULL,           -- whose rules it is scored by
+    source       TEXT NOT NULL,           -- where the items came from
+    fingerprint  TEXT NOT NULL,           -- of the items, in order
+    items        BIGINT NOT NULL,
+    is_sample    BOOLEAN NOT NULL,        -- the few items that ship with localism, not the benchmark
+    note         TEXT                     -- what belongs beside its scores
+);
+
+CREATE TABLE IF NOT EXISTS suite_item (
+    item_id      TEXT PRIMARY KEY,        -- of suite and content
+    suite        TEXT NOT NULL,
+    ordinal      BIGINT NOT NULL,
+    own_id       TEXT NOT NULL,           -- as the benchmark calls it
+    turns        TEXT[] NOT NULL,         -- user messages
+    reference    TEXT,                    -- the answer to compare with, or a right one
+    category     TEXT,
+    tags         TEXT[] NOT NULL,
+    detail       JSON NOT NULL            -- what else its protocol needs
+);
+
+CREATE TABLE IF NOT EXISTS suite_answer (
+    suite_answer_id TEXT PRIMARY KEY,
+    suite        TEXT NOT NULL,
+    item_id      TEXT NOT NULL,
+    model_id     TEXT NOT NULL,           -- base, a checkpoint_id, or the folder name of a model
+    turn         INTEGER NOT NULL,        -- from 1
+    sample       INTEGER NOT NULL,        -- from 0
+    text         TEXT,                    -- NULL when the call failed
+    finish_reason TEXT NOT NULL,
+    reason       TEXT,                    -- why it failed
+    turn_id      TEXT
+);
+
+CREATE TABLE IF NOT EXISTS suite_judgment (
+    suite_judgment_id TEXT PRIMARY KEY,
+    suite        TEXT NOT NULL,
+    item_id      TEXT NOT NULL,
+    model_id     TEXT NOT NULL,
+    judge        TEXT NOT NULL,
+    aspect       TEXT NOT NULL,           -- what was asked: answer-first, turn-2, skill:readability, ...
+    sample       INTEGER NOT NULL,        -- of the answer, or of the judgment where it is repeated
+    value        DOUBLE,                  -- on the protocol's own scale; NULL is unscored
+    label        TEXT,                    -- the verdict as the judge gave it
+    reason       TEXT,                    -- why it is unscored, or was decided without the judge
+    turn_id      TEXT
+);
+
+CREATE TABLE IF NOT EXISTS suite_score (
+    suite        TEXT NOT NULL,
+    model_id     TEXT NOT NULL,
+    judge        TEXT NOT NULL,           -- '' where no judge takes part
+    metric       TEXT NOT NULL,
+    part         TEXT NOT NULL,           -- '' is the whole suite; else a category, skill or task
+    value        DOUBLE,                  -- NULL when nothing was scored
+    low          DOUBLE,                  -- 95% interval
+    high         DOUBLE,
+    n            BIGINT NOT NULL,
+    unscored     BIGINT NOT NULL,
+    note         TEXT,
+    PRIMARY KEY (suite, model_id, judge, metric, part)
+);
+
+CREATE TABLE IF NOT EXISTS judge_check (  -- how far a judge can be trusted (localism judge check)
+    judge        TEXT NOT NULL,
+    metric       TEXT NOT NULL,           -- agreement, position_bias, length_slope, self_preference, ...
+    value        DOUBLE,
+    low          DOUBLE,
+    high         DOUBLE,
+    n            BIGINT NOT NULL,
+    unscored     BIGINT NOT NULL,
+    note         TEXT,
+    PRIMARY KEY (judge, metric)
 );
 
 CREATE TABLE IF NOT EXISTS event (
@@ -473,12 +561,24 @@ LEFT JOIN verdict v ON v.mix_id = c.mix_id AND NOT v.passed
 WHERE c.status IN ('rejected', 'failed')
 GROUP BY ALL ORDER BY n DESC, gate;
 
+-- Means of an example: paper, table 14. Tokens are the student's; NULL where they were not counted.
 CREATE OR REPLACE VIEW dataset_stats AS
-SELECT m.split, count(*) AS examples, round(avg(len(c.instruction)), 1) AS instruction_characters,
-       round(avg(len(c.response)), 1) AS response_characters,
-       count(DISTINCT c.instruction) AS distinct_instructions
-FROM candidate c JOIN mix m USING (mix_id) WHERE c.status = 'accepted'
-GROUP BY m.split ORDER BY m.split;
+WITH examples AS (
+    SELECT 'accepted' AS set_name, split, instruction, response, instruction_tokens,
+           response_tokens, k
+    FROM candidate JOIN mix USING (mix_id) WHERE status = 'accepted'
+    UNION ALL
+    SELECT set_name, 'train', instruction, response, instruction_tokens, response_tokens,
+           nullif(len(skills), 0)
+    FROM set_example WHERE status = 'accepted'
+)
+SELECT set_name, split, count(*) AS examples, round(avg(k), 2) AS k,
+       round(avg(instruction_tokens), 1) AS instruction_tokens,
+       round(avg(len(instruction)), 1) AS instruction_characters,
+       round(avg(response_tokens), 1) AS response_tokens,
+       round(avg(len(response)), 1) AS response_characters,
+       count(DISTINCT instruction) AS distinct_instructions
+FROM examples GROUP BY set_name, split ORDER BY set_name <> 'accepted', set_name, split;
 
 CREATE OR REPLACE VIEW checkpoint_curve AS
 WITH measured AS (                        -- one row a model, its scores on dev
@@ -514,6 +614,14 @@ CREATE OR REPLACE VIEW leaderboard AS
 SELECT model_id, metric, round(value, 2) AS value, round(low, 2) AS low, round(high, 2) AS high,
        n, unscored
 FROM score WHERE split = 'test' ORDER BY metric, value DESC NULLS LAST;
+
+-- Whole-suite scores of every model that was evaluated; parts (categories, skills, tasks) are rows of
+-- suite_score with a part. A sample is the few items that ship with localism, not the benchmark.
+CREATE OR REPLACE VIEW evaluations AS
+SELECT suite, model_id, judge, metric, round(value, 4) AS value, round(low, 4) AS low,
+       round(high, 4) AS high, n, unscored, coalesce(is_sample, false) AS is_sample, s.note
+FROM suite_score s LEFT JOIN suite USING (suite)
+WHERE part = '' ORDER BY suite, metric, judge, value DESC NULLS LAST;
 
 -- From an example back to everything that made it.
 CREATE OR REPLACE VIEW lineage AS

@@ -15,18 +15,18 @@ from localism.parsing.lists import without_thinking
 def a_list(name: str, fields: Sequence[str], most: int) -> dict[str, Any]:
     """Request for {"items": [...]} of one to `most` objects with these text fields."""
     items = {"type": "array", "items": _object(fields), "minItems": 1, "maxItems": most}
-    return _request(name, _table({"items": items}))
+    return request(name, table({"items": items}))
 
 
 def one_text(field: str, choices: Sequence[str] = ()) -> dict[str, Any]:
     """Request for {field: text}; one of `choices`, if any are given."""
     text = {"type": "string", "enum": [*choices]} if choices else {"type": "string", "minLength": 1}
-    return _request(field, _table({field: text}))
+    return request(field, table({field: text}))
 
 
 def an_example() -> dict[str, Any]:
     """Request for {"instruction": text, "response": text}; split_example reads the reply."""
-    return _request("example", _object(["instruction", "response"]))
+    return request("example", _object(["instruction", "response"]))
 
 
 def read_text(reply: str, field: str) -> str:
@@ -42,10 +42,11 @@ def read_text(reply: str, field: str) -> str:
 
 
 def _object(fields: Sequence[str]) -> dict[str, Any]:
-    return _table({field: {"type": "string", "minLength": 1} for field in fields})
+    return table({field: {"type": "string", "minLength": 1} for field in fields})
 
 
-def _table(properties: dict[str, Any]) -> dict[str, Any]:
+def table(properties: dict[str, Any]) -> dict[str, Any]:
+    """JSON schema of an object with exactly these properties, written in this order."""
     return {
         "type": "object",
         "properties": properties,
@@ -54,6 +55,7 @@ def _table(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _request(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def request(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Sampling parameters that have a reply follow a JSON schema."""
     asked = {"name": name, "schema": schema, "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": asked}}

@@ -401,7 +401,12 @@ class Conversation:
         self.messages: list[dict[str, str]] = []
         """What was said so far, user and assistant in turn."""
         self.parent_id: str | None = None
-        """The last turn."""
+        """The last turn, or the id of what the conversation began with."""
+
+    def begin(self, history: Iterable[Mapping[str, str]]) -> None:
+        """Start behind messages (role, content) that somebody else wrote; before the first say."""
+        self.messages = [{"role": said["role"], "content": said["content"]} for said in history]
+        self.parent_id = stable_id("history", self.messages) if self.messages else None
 
     async def say(
         self,

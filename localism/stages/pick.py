@@ -136,7 +136,7 @@ async def _answer(
         check_fits(embedded(student.path), contestant.folder)
     template = chat_template_file(context)
     async with serve(context, role="student", stage=stage, chat_template=template) as client:
-        tally = _Tally(context.progress, client, "answers", done, total)
+        tally = Tally(context.progress, client, "answers", done, total)
         for contestant, unasked in missing:
             await client.load_weights(contestant.folder)
             await answer_all(
@@ -156,13 +156,13 @@ async def _judge(
         if calibration:
             await calibration.judge(client)
         total = judged + len(pairings)
-        tally = _Tally(context.progress, client, "judgments", judged, total)
+        tally = Tally(context.progress, client, "judgments", judged, total)
         kind = context.config.judge.kind
         await judge_all(client, context.store, pack, split, pairings, tally.add, kind=kind)
 
 
 @dataclass
-class _Tally:
+class Tally:
     """Counts finished rows and shows them."""
 
     progress: Progress
