@@ -16,6 +16,8 @@ import click
 from localism import __version__
 from localism.cli_ablations import compare, variant
 from localism.cli_evaluate import stage as stage_suite
+from localism.cli_export import export, licences
+from localism.cli_judge import judge
 from localism.cli_options import (
     SuiteOptions,
     TrialOptions,
@@ -24,6 +26,7 @@ from localism.cli_options import (
     suite_options,
     trial_options,
 )
+from localism.cli_pack import pack, unpack, verify
 from localism.cli_prompts import prompts
 from localism.cli_skills import skills
 from localism.cli_sql import sql, ui
@@ -36,7 +39,9 @@ SECTIONS = {
     "One stage, in pipeline order": STAGES,
     "Several machines": ("train-worker",),
     "Ablations": ("variant", "compare"),
-    "Look": ("skills", "prompts", "sql", "ui", "why", "winrate"),
+    "Look": ("skills", "prompts", "sql", "ui", "why", "winrate", "judge"),
+    "Hand on": ("export", "licences"),
+    "Into an air gap": ("pack", "verify", "unpack"),
 }
 
 
@@ -434,6 +439,12 @@ cli.add_command(compare)
 cli.add_command(train_worker)
 cli.add_command(sql)
 cli.add_command(ui)
+cli.add_command(judge)
+cli.add_command(export)
+cli.add_command(licences)
+cli.add_command(pack)
+cli.add_command(verify)
+cli.add_command(unpack)
 
 
 def main() -> None:

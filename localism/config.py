@@ -425,7 +425,8 @@ class Evaluate(Section):
     """Benchmarks that follow the test verdict: alpacaeval, mt-bench, wildbench, flask, skill-mix,
     lm-eval, or files of prompts with answers; none when empty."""
     staged: str = "suites"
-    """Folder of the benchmarks that `localism evaluate stage` brought in."""
+    """Folder of the benchmarks that `localism evaluate stage` brought in; as runs/, relative to the
+    working folder."""
     judge_prompts: str = "judges"
     """The judge's prompts of these benchmarks: a folder under prompts/, or a path."""
     structured: Flag = True

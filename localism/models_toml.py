@@ -25,8 +25,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError (file, table and key in `where`) or UsageError (a malformed override).
     """
+    config = validate(apply_overrides(read_table(path), overrides), str(path), overrides)
+    config = _resolve(config, path.resolve().parent)
+    check_files(config, str(path), overrides)
+    return config
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """models.toml as plain tables; ConfigError when it is none."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as unread:
         raise ConfigError(
             "no models.toml here",
@@ -41,10 +49,6 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
             if isinstance(broken, UnicodeDecodeError)
             else "mend that line; `localism init --for laptop` writes one to compare with",
         ) from None
-    config = validate(apply_overrides(table, overrides), str(path), overrides)
-    config = _resolve(config, path.resolve().parent)
-    check_files(config, str(path), overrides)
-    return config
 
 
 def validate(table: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
@@ -121,6 +125,19 @@ def _resolve(config: Config, base: Path) -> Config:
         changes["prompts"] = config.prompts.model_copy(
             update={"pack": absolute(config.prompts.pack)}
         )
+
+    def absolute_file(name: str) -> str:
+        return absolute(name) if (base / name).is_file() else name
+
+    evaluate = config.evaluate
+    changes["evaluate"] = evaluate.model_copy(
+        update={
+            "suites": tuple(absolute_file(name) for name in evaluate.suites),
+            "judge_prompts": absolute(evaluate.judge_prompts)
+            if any((base / evaluate.judge_prompts).glob("*.txt"))
+            else evaluate.judge_prompts,
+        }
+    )
     extract = config.extract
     seeds = tuple(
         source.model_copy(update={"path": absolute(source.path)}) for source in extract.seeds

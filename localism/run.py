@@ -181,8 +181,9 @@ def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
     """
     started, worked = time.monotonic(), []
     done = finished_stages(context.store)
-    if "train" in wanted and "train" not in done:
-        importlib.import_module("localism.stages.train").check(context)
+    for stage in ("train", "evaluate"):  # what would stop them is better known now
+        if stage in wanted and stage not in done:
+            importlib.import_module(f"localism.stages.{stage}").check(context)
     for stage in wanted:
         index = STAGES.index(stage) + 1
         # The page is made again when it is gone, or asked for by its own command.

@@ -49,6 +49,7 @@ def run(context: Context) -> str:
     if store.value("SELECT count(*) FROM candidate WHERE status = 'written'"):
         verdicts = decide(context, _candidates(store))
         _store(store, verdicts, keep_judged=context.config.curate.skills == "judge")
+        _count_tokens(store, token_counter(embedded(context.config.student.path)))
     _refuse_empty_split(store)
     return _summary(context)
 
@@ -267,6 +268,24 @@ def _store(store: Store, verdicts: Verdicts, *, keep_judged: bool) -> None:
         ) AS decided
         WHERE candidate.mix_id = decided.mix_id AND candidate.status <> 'failed'
     """)
+
+
+def _count_tokens(store: Store, count: Callable[[str], int]) -> None:
+    """How long every example is for the student."""
+    rows = store.query(
+        "SELECT mix_id, instruction, response FROM candidate"
+        " WHERE instruction IS NOT NULL AND response IS NOT NULL"
+    )
+    store.execute(
+        "UPDATE candidate SET instruction_tokens = counted.asked, response_tokens = counted.said"
+        " FROM (SELECT unnest(?::TEXT[]) AS mix_id, unnest(?::BIGINT[]) AS asked,"
+        " unnest(?::BIGINT[]) AS said) AS counted WHERE candidate.mix_id = counted.mix_id",
+        [
+            [row["mix_id"] for row in rows],
+            [count(row["instruction"]) for row in rows],
+            [count(row["response"]) for row in rows],
+        ],
+    )
 
 
 def _refuse_empty_split(store: Store) -> None:

@@ -3,7 +3,8 @@
 No earlier stage has seen these prompts, so the scores are not optimistic as those of pick are.
 Both models answer the same prompts and meet the same references: their difference is paired by
 prompt, and its interval is the answer to whether the fine-tuned model got better. Several trainings
-(--on SET) share the engines, and the base's answers.
+(--on SET) share the engines, and the base's answers. Benchmarks that the recipe names follow
+(evaluate_suites.py).
 
 Alone: localism evaluate --run NAME
 """
@@ -12,6 +13,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from localism.cli_options import SuiteOptions
 from localism.context import Context
 from localism.errors import StageError
 from localism.judging import scores
@@ -21,6 +23,7 @@ from localism.judging.pairwise import battles
 from localism.judging.picking import PairedDifference, compare, paired_difference
 from localism.judging.winrate import FEW_MODELS, length_controlled
 from localism.paths import embedded
+from localism.stages import evaluate_suites
 from localism.stages.pick import Contestant, contest, items_of
 from localism.training.sets import MAIN, Training, main_training
 
@@ -38,10 +41,18 @@ def run(context: Context, trainings: Sequence[Training] = ()) -> str:
         *(Contestant(row["checkpoint_id"], context.folder / row["path"]) for row in picks.values()),
     ]
     asyncio.run(contest(context, "evaluate", "test", contestants, items))
-    return "\n".join(
+    said = [
         training.named(settle(context, training, row["checkpoint_id"], items))
         for training, row in picks.items()
-    )
+    ]
+    if context.config.evaluate.suites and not trainings:
+        said.append(evaluate_suites.run(context, SuiteOptions(context.config.evaluate.suites)))
+    return "\n".join(said)
+
+
+def check(context: Context) -> None:
+    """Raise UsageError or ConfigError, hours before, for a benchmark that cannot be used."""
+    evaluate_suites.load_all(context, SuiteOptions(context.config.evaluate.suites))
 
 
 def _picked(context: Context, training: Training) -> dict[str, Any]:

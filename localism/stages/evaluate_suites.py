@@ -41,9 +41,9 @@ def run(context: Context, asked: SuiteOptions) -> str:
     Raises UsageError for a suite or model that there is not, ConfigError for files that are not
     what they should be, before an engine is started.
     """
-    staged = [_load(context, name, asked) for name in asked.suites]
+    staged = load_all(context, asked)
     contestants = [_contestant(context, name) for name in dict.fromkeys(asked.models)]
-    context = _with_judge(context, asked.judge)
+    context = with_judge(context, asked.judge)
     judging = _judging(context)
     _check_prompts(context, staged)
     for suite in staged:
@@ -51,6 +51,11 @@ def run(context: Context, asked: SuiteOptions) -> str:
     asyncio.run(_answer(context, staged, contestants))
     asyncio.run(_judge(context, staged, contestants, judging, is_own=asked.judge is None))
     return "\n".join(_settle(context, suite, judging) for suite in staged)
+
+
+def load_all(context: Context, asked: SuiteOptions) -> list[Staged]:
+    """The benchmarks asked for; UsageError or ConfigError for one that cannot be used."""
+    return [_load(context, name, asked) for name in dict.fromkeys(asked.suites)]
 
 
 def _load(context: Context, name: str, asked: SuiteOptions) -> Staged:
@@ -104,7 +109,7 @@ def _unknown_model(context: Context, name: str) -> UsageError:
     )
 
 
-def _with_judge(context: Context, path: str | None) -> Context:
+def with_judge(context: Context, path: str | None) -> Context:
     """The context with another judge, served as the run's own is."""
     config = context.config
     if path is None:

@@ -63,6 +63,11 @@ class Calibration:
             return f"prompt pack {self._pack.name} has no template {named}: no rewritten references"
         return None
 
+    @property
+    def calls(self) -> int:
+        """Most questions to the judge."""
+        return len(self._items) * len(KINDS) * (1 + self._config.both_orders())
+
     async def rewrite(self) -> None:
         """Have the teacher rewrite, in an engine of its own unless it is the judge's too."""
         if self.impossible or self._config.judge.same_as:
@@ -120,8 +125,7 @@ class Calibration:
 
     def settle(self) -> None:
         """Write the scores of the judge, and warn of what makes them doubtful."""
-        slope = None if self.impossible else self._slope()
-        found = [self._slope_score(slope), *self._position_scores()]
+        found = [self.slope_score(), *self._position_scores()]
         scores.write(self._context.store, "dev", found, training="")
         if kin := kinship(self._config):
             self._warn(
@@ -149,7 +153,9 @@ class Calibration:
         scored = [preference for preference in found if preference is not None]
         return sum(scored) / len(scored) if len(scored) == len(found) else None
 
-    def _slope_score(self, slope: LengthSlope | None) -> Score:
+    def slope_score(self) -> Score:
+        """The judge's taste for length; NULL, with the reason, where it could not be measured."""
+        slope = None if self.impossible else self._slope()
         asked = 0 if self.impossible else len(self._items)
         if slope is None:
             note = self.impossible or "too few rewrites became longer and shorter and were judged"

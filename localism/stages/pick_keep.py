@@ -8,10 +8,10 @@ import shutil
 
 from localism.context import Context
 from localism.errors import StageError
-from localism.training.job import ADAPTER
+from localism.training.job import ADAPTER, REMOVED
 from localism.training.sets import Training
 
-REMOVED = "removed"
+__all__ = ["REMOVED", "discard", "removed_weights"]
 
 
 def discard(context: Context, training: Training) -> int:

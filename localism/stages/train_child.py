@@ -6,11 +6,10 @@ row as soon as its folder has its name.
 
 import json
 import math
-import os
+import re
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +18,42 @@ from localism.context import GRACE_SECONDS, Context
 from localism.errors import LocalismError, OutOfTime, StageError
 from localism.offline import child_environment
 from localism.records import stable_id
+from localism.stages.train_machines import gathered
 from localism.store import now
+from localism.training import launch
 from localism.training.job import CHECKPOINTS, Job, whole_checkpoints
+from localism.training.machines import log_name
 from localism.training.sets import Training
 
 POLL_SECONDS = 0.2
-STOP_SECONDS = 5.0
 LOG_LINES = 6
+ERROR = re.compile(r"(\[rank\d+\]: )?[\w.]*(Error|Exception|Interrupt): ")
 
 
 def supervise(context: Context, training: Training, job: Job, file: Path) -> None:
     """Run the child of a job file to its end, following its log; raises what it ended with."""
     environment = child_environment(context.folder) | {"OMP_NUM_THREADS": str(job.threads)}
     log = context.folder / "logs" / "train.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "localism.training.sft", str(file)]
-    follower = Follower(context, training, job)
-    limit = TimeLimit(context, job)
-    with log.open("ab") as output:
-        start = output.tell()
-        # A session of its own: Ctrl-C reaches this process alone, which then ends the child.
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+    before = _sizes(log.parent)
+    with gathered(context, job, file) as place:
+        follower = Follower(context, training, job)
+        limit = TimeLimit(context, job)
+        child = launch.start(file, log, environment, place)
         try:
             while child.poll() is None:
                 follower.read()
                 limit.check(follower)
                 time.sleep(POLL_SECONDS)
         finally:
-            _stop(child)
-    follower.read()
-    if child.returncode or follower.error:
-        raise follower.error or explain(job, child.returncode, log, start)
+            launch.stop(child)
+        follower.read()
+        if child.returncode or follower.error:
+            raise follower.error or explain(job, child.returncode, log, before)
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End the child and its workers, if it has not ended by itself."""
-    if child.poll() is not None:
-        return
-    os.killpg(child.pid, signal.SIGTERM)
-    try:
-        child.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+def _sizes(folder: Path) -> dict[str, int]:
+    """How long the logs of trainings are now: what is written from here on is this one's."""
+    return {path.name: path.stat().st_size for path in folder.glob("train*.log")}
 
 
 class Follower:
@@ -183,15 +168,17 @@ def record_checkpoints(context: Context, training: Training, job: Job, recorded:
         )
 
 
-def explain(job: Job, code: int, log: Path, start: int) -> StageError:
-    """What a child that did not explain itself most likely died of."""
-    with log.open("rb") as file:
-        file.seek(start)
-        text = file.read().decode(errors="replace")
-    last = [line for line in text.splitlines() if line.strip()][-LOG_LINES:]
-    where = "\n       ".join([str(log), *last])
+def explain(job: Job, code: int, log: Path, before: Mapping[str, int]) -> StageError:
+    """What a child that did not explain itself most likely died of.
+
+    `before`: sizes of the logs before it began, its own and those of helping machines beside it.
+    """
+    others = set(log.parent.glob(log_name("*"))) if job.machines > 1 else set()
+    texts = {path: _text(path, before.get(path.name, 0)) for path in [log, *sorted(others)]}
+    last = _last_words(texts[log])
+    where = "\n       ".join([*(str(path) for path, text in texts.items() if text), *last])
     again = "the same command then goes on from the last whole checkpoint"
-    lowered = text.lower()
+    lowered = "".join(texts.values()).lower()
     out_of_memory = "out of memory" in lowered or "can't allocate memory" in lowered
     if out_of_memory or code == -signal.SIGKILL:
         problem = "training ran out of memory" if out_of_memory else "training was killed"
@@ -201,6 +188,22 @@ def explain(job: Job, code: int, log: Path, start: int) -> StageError:
         if not out_of_memory:
             fix = f"most often the machine's memory was full: {fix}"
         return StageError(problem, where=where, fix=fix)
-    return StageError(
-        f"training ended with exit code {code}", where=where, fix=f"read {log}; {again}"
-    )
+    lost = "; perhaps another machine was lost" if job.machines > 1 else ""
+    fix = f"read {log}; {again}"
+    if job.machines > 1:
+        fix += "; if the machines don't reach each other, name their network interface in "
+        fix += "NCCL_SOCKET_IFNAME (on CPUs GLOO_SOCKET_IFNAME)"
+    return StageError(f"training ended with exit code {code}{lost}", where=where, fix=fix)
+
+
+def _last_words(text: str) -> list[str]:
+    """The error that a log ends with; torch's launcher writes its own, which says less, behind."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if ERROR.match(line) and "ChildFailedError" not in line]
+    return errors[-1:] or lines[-LOG_LINES:]
+
+
+def _text(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        return file.read().decode(errors="replace")

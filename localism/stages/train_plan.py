@@ -5,12 +5,10 @@ the set (epochs) and the memory of the devices (micro-batch). Nothing here loads
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +19,8 @@ from localism.errors import ConfigError, MachineError
 from localism.offline import child_environment
 from localism.paths import embedded
 from localism.records import stable_id
+from localism.stages.train_machines import find_machines
+from localism.training.gpus import Gpus, find_gpus
 from localism.training.job import CHECKPOINTS, Job
 from localism.training.sets import Training
 
@@ -37,15 +37,6 @@ MEMORY_SHARE = 0.8  # of a GPU; the rest is for the kernels' workspace and fragm
 
 FLOAT32, HALF = 4, 2
 ADAM = 8  # two float32 a parameter
-
-
-class Gpus(NamedTuple):
-    """The GPUs that the training process can use."""
-
-    number: int
-    """0 where there is none, or torch is the CPU build."""
-    memory: int | None
-    """Bytes of the smallest; None where nvidia-smi doesn't say."""
 
 
 class Plan(NamedTuple):
@@ -87,15 +78,15 @@ def plan(context: Context, training: Training, work: Path, count: int) -> Plan:
     Raises ConfigError when the batch can't be divided, MachineError for a model that can't fit.
     """
     config, section = context.config, context.config.train
-    gpus = find_gpus(child_environment(context.folder))
-    processes = max(1, gpus.number)
+    machines, gpus = _hardware(context)
+    processes = machines * max(1, gpus.number)
     base = embedded(config.student.path)
     shape = shape_of(base)
     template = chat_template_file(context)
     _check_targets(section.lora_targets, base)
     epochs, why_epochs = derive_epochs(section, count)
     rate, why_rate = derive_learning_rate(section, shape.family)
-    micro_batch, why_micro_batch = derive_micro_batch(config, base, shape, gpus)
+    micro_batch, why_micro_batch = derive_micro_batch(config, base, shape, gpus, machines)
     accumulation = accumulation_steps(section.batch, processes, micro_batch)
     cores = section.threads or len(os.sched_getaffinity(0))
     job = Job(
@@ -110,9 +101,10 @@ def plan(context: Context, training: Training, work: Path, count: int) -> Plan:
         tensorboard=str(work / "tensorboard"),
         parent=os.getpid(),
         device="cuda" if gpus.number else "cpu",
+        machines=machines,
         processes=processes,
-        sharded=gpus.number > 1,
-        threads=max(1, cores // processes),
+        sharded=gpus.number * machines > 1,
+        threads=max(1, cores // max(1, gpus.number)),
         method=section.method,
         lora_rank=section.lora_rank,
         lora_alpha=section.lora_alpha,
@@ -132,8 +124,8 @@ def plan(context: Context, training: Training, work: Path, count: int) -> Plan:
     )
     derived = (
         f"{job.method} fine-tuning, {epochs} epochs{why_epochs}, learning rate {rate:g}{why_rate},"
-        f" batch {section.batch} = {processes} {'GPU' if gpus.number else 'CPU process'}"
-        f"{'s' if processes > 1 else ''} x {micro_batch}{why_micro_batch} x {accumulation}"
+        f" batch {section.batch} = {_devices(machines, gpus)} x {micro_batch}{why_micro_batch}"
+        f" x {accumulation}"
     )
     return Plan(job, derived)
 
@@ -141,10 +133,25 @@ def plan(context: Context, training: Training, work: Path, count: int) -> Plan:
 def check(context: Context) -> None:
     """Raise what plan would of the machine and the batch, before hours go into data."""
     config = context.config
-    gpus, base = find_gpus(child_environment(context.folder)), embedded(config.student.path)
-    micro_batch, _ = derive_micro_batch(config, base, shape_of(base), gpus)
-    accumulation_steps(config.train.batch, max(1, gpus.number), micro_batch)
+    (machines, gpus), base = _hardware(context), embedded(config.student.path)
+    micro_batch, _ = derive_micro_batch(config, base, shape_of(base), gpus, machines)
+    accumulation_steps(config.train.batch, machines * max(1, gpus.number), micro_batch)
     _check_targets(config.train.lora_targets, base)
+
+
+def _hardware(context: Context) -> tuple[int, Gpus]:
+    """Machines, and the GPUs of this one; those of the others must be as many."""
+    environment = child_environment(context.folder)
+    return find_machines(context.config.train, environment).number, find_gpus(environment)
+
+
+def _devices(machines: int, gpus: Gpus) -> str:
+    """2 machines x 8 GPUs."""
+    if gpus.number:
+        each = f"{gpus.number} GPU{'s' if gpus.number > 1 else ''}"
+    else:
+        each = "1 CPU process"
+    return f"{machines} machines x {each}" if machines > 1 else each
 
 
 def served_dtype(config: Config, shape: Shape) -> str:
@@ -202,7 +209,9 @@ def derive_learning_rate(section: Train, family: str) -> tuple[float, str]:
     return rate, f" ({reason})"
 
 
-def derive_micro_batch(config: Config, base: Path, shape: Shape, gpus: Gpus) -> tuple[int, str]:
+def derive_micro_batch(
+    config: Config, base: Path, shape: Shape, gpus: Gpus, machines: int = 1
+) -> tuple[int, str]:
     """Examples a device and pass: the most that an estimate of the memory allows.
 
     Raises MachineError when weights and optimizer alone are more than the GPUs hold.
@@ -210,18 +219,19 @@ def derive_micro_batch(config: Config, base: Path, shape: Shape, gpus: Gpus) -> 
     section = config.train
     if section.micro_batch is not None:
         return section.micro_batch, ""
-    share = max(1, section.batch // max(1, gpus.number))
+    devices = machines * max(1, gpus.number)
+    share = max(1, section.batch // devices)
     if not gpus.number:
         return largest_divisor(share, CPU_MICRO_BATCH), ""
     if gpus.memory is None:
         return 1, " (nvidia-smi does not say how much memory there is)"
-    state = state_bytes(section.method, weights.parameter_count(base), gpus.number)
+    state = state_bytes(section.method, weights.parameter_count(base), devices)
     room = MEMORY_SHARE * gpus.memory - state
     if room <= 0:
         raise MachineError(
             f"training needs {_gigabytes(state)} on each GPU for weights and optimizer alone, and"
             f" {_gigabytes(MEMORY_SHARE * gpus.memory)} of each are to be used",
-            where=f"{gpus.number} x {_gigabytes(gpus.memory)}, [train].method = {section.method!r}",
+            where=f"{devices} x {_gigabytes(gpus.memory)}, [train].method = {section.method!r}",
             fix="more GPUs, a smaller student, or [train].method = 'lora'",
         )
     length = min(section.max_length, shape.positions or section.max_length)
@@ -276,30 +286,6 @@ def accumulation_steps(batch: int, processes: int, micro_batch: int) -> int:
 
 
 # ---- the machine and the model -----------------------------------------------------------------
-
-
-def find_gpus(environment: Mapping[str, str]) -> Gpus:
-    """GPUs that the child can use, without importing torch: none with the CPU build of torch."""
-    if importlib.metadata.version("torch").endswith("+cpu"):
-        return Gpus(0, None)
-    listed = _gpu_lines()
-    visible = environment.get("CUDA_VISIBLE_DEVICES")
-    number = len(listed)
-    if visible is not None:
-        number = sum(1 for device in visible.split(",") if device.strip() not in ("", "-1"))
-    # Machines whose GPU shares the memory of the CPU say "[N/A]".
-    known = [int(line) * 2**20 for line in listed if line.isdigit()]
-    return Gpus(number, min(known, default=None) if number else None)
-
-
-def _gpu_lines() -> list[str]:
-    """A line for each GPU of this machine: its memory in MiB, where it has some of its own."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        listed = subprocess.run(query, capture_output=True, text=True, timeout=60)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in listed.stdout.splitlines()] if not listed.returncode else []
 
 
 def shape_of(base: Path) -> Shape:
