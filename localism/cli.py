@@ -15,6 +15,7 @@ import click
 
 from localism import __version__
 from localism.cli_ablations import compare, variant
+from localism.cli_doctor import doctor
 from localism.cli_evaluate import stage as stage_suite
 from localism.cli_export import export, licences
 from localism.cli_judge import judge
@@ -35,7 +36,7 @@ from localism.errors import LocalismError, OutOfTime, of_the_system
 from localism.records import STAGES
 
 SECTIONS = {
-    "Whole pipeline": ("run-all", "init", "status", "fork"),
+    "Whole pipeline": ("run-all", "doctor", "init", "status", "fork"),
     "One stage, in pipeline order": STAGES,
     "Several machines": ("train-worker",),
     "Ablations": ("variant", "compare"),
@@ -167,11 +168,13 @@ def _work(
     seeds: tuple[int, ...] = (),
     trial: TrialOptions | None = None,
     suites: SuiteOptions | None = None,
+    is_examined: bool = False,
 ) -> None:
     """Do stages of a run (None: all of them), or top up its mixes, and say what came of it.
 
     With sets or seeds, the one stage is done for the training of each set with each seed. With
-    suites, models are evaluated on benchmarks and no stage is done.
+    suites, models are evaluated on benchmarks and no stage is done. is_examined: the doctor looks
+    first.
     """
     from localism import recipe, run
     from localism.progress import Progress
@@ -188,6 +191,10 @@ def _work(
     wanted = stages or run.STAGES
     with _saying_what_is_left(folder, wanted), Progress(plain=plain) as progress:
         progress.say(run.headline(folder, config))
+        if is_examined:
+            from localism.doctor.examine import before_a_run
+
+            before_a_run(config, folder, progress)
         with run.opened(folder, config, progress) as context:
             context = replace(context, deadline=deadline)
             if trial:
@@ -224,9 +231,12 @@ def _work(
 )
 @shortcuts("run-all")
 @run_options
-def run_all(name: str, models: Path | None, overrides: tuple[str, ...], plain: bool) -> None:
+@click.option("--no-doctor", is_flag=True, help="Begin although the doctor finds faults.")
+def run_all(
+    name: str, models: Path | None, overrides: tuple[str, ...], plain: bool, no_doctor: bool
+) -> None:
     """All nine stages in order, skipping what is done. Call it again to continue a run."""
-    _work(name, models, overrides, plain, None)
+    _work(name, models, overrides, plain, None, is_examined=not no_doctor)
 
 
 STAGE_HELP = {
@@ -442,6 +452,7 @@ cli.add_command(ui)
 cli.add_command(judge)
 cli.add_command(export)
 cli.add_command(licences)
+cli.add_command(doctor)
 cli.add_command(pack)
 cli.add_command(verify)
 cli.add_command(unpack)

@@ -47,7 +47,7 @@ RANKS = [
         "cli_sql",
         "cli_ablations",
         "cli_train_worker",
-        "cli_evaluate", "cli_pack",
+        "cli_evaluate", "cli_pack", "cli_doctor",
         "cli_export",
         "cli_judge",
     },
@@ -157,6 +157,8 @@ def test_the_tree_in_the_readme_is_the_real_one():
         "air-gap.md",
         "embedded-models.md",
         "curation.md",
+        "judges.md",
+        "evaluation.md",
     ],
 )
 def test_the_readme_links_each_page_of_docs(name):

@@ -1,0 +1,61 @@
+"""The command doctor: everything that could fail later, looked at now."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from localism.cli_options import models_option, overrides_option, run_option
+
+
+@click.command(
+    epilog="\b\nExamples:\n  localism doctor --models models.toml\n"
+    "  localism doctor --run first --deep --json"
+)
+@run_option
+@models_option
+@overrides_option
+@click.option("--deep", is_flag=True, help="Also start each engine once, with one request.")
+@click.option("--json", "as_json", is_flag=True, help="The findings as one JSON object.")
+def doctor(
+    name: str, models: Path | None, overrides: tuple[str, ...], deep: bool, as_json: bool
+) -> None:
+    """Check models, memory, disk, versions and files before hours are spent; 4 if one fails."""
+    from localism import tables
+    from localism.doctor import findings
+
+    found = _findings(name, models, overrides, deep)
+    if as_json:
+        rows: list[dict[str, Any]] = [finding._asdict() for finding in found]
+        click.echo(json.dumps({"worst": findings.worst(found), "findings": rows}, indent=2))
+    else:
+        click.echo(findings.render(found, tables.terminal_width()), nl=False)
+    if findings.worst(found) == "fail":
+        sys.exit(4)
+
+
+def _findings(name: str, models: Path | None, overrides: tuple[str, ...], deep: bool) -> Any:
+    from localism import models_toml, recipe, run
+    from localism.doctor import examine
+    from localism.errors import ConfigError, UsageError
+    from localism.progress import Progress
+
+    folder = run.folder_of(name)
+    try:
+        if (folder / recipe.RECIPE).exists():
+            config = recipe.asked_recipe(folder, models, overrides).config
+        else:
+            config = models_toml.load(models or recipe.default_models(), overrides)
+    except (ConfigError, UsageError) as wrong:
+        return examine.of_unreadable(wrong)
+    found = examine.examine(config, folder)
+    if not deep or any(finding.status == "fail" for finding in found):
+        return found
+    import tempfile
+
+    # In a folder of its own: a look must not begin or change a run.
+    with tempfile.TemporaryDirectory(prefix="localism-doctor-") as scratch, Progress() as progress:
+        with run.opened(Path(scratch), config, progress) as context:
+            return [*found, *examine.start_each(context)]

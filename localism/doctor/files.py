@@ -1,0 +1,181 @@
+"""Checks of what models.toml names: models, prompts, seeds, benchmarks, licences."""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from localism import licences, weights
+from localism.benchmark_files import read_prompts
+from localism.config import Config, Served
+from localism.doctor.findings import Finding, gigabytes
+from localism.errors import LocalismError
+from localism.packing.contents import NOT_CARRIED
+from localism.paths import EMBEDDED, embedded
+from localism.prompting.packs import load_pack
+from localism.seeds.files import read
+from localism.suites import prompts, staging
+from localism.suites.known import LM_EVAL
+from localism.tables import number_of
+
+# Of each source of seed data; the rest is read when extract starts.
+SEEDS_READ = 20_000
+
+
+def check(config: Config) -> Iterator[Finding]:
+    """Everything that models.toml names, one finding or more each."""
+    for role in ("teacher", "judge", "student"):
+        yield from _model(config, role)
+    yield _embedder(config)
+    yield _pack(config)
+    yield from _seeds(config)
+    yield from _benchmarks(config)
+    yield from _suites(config)
+    yield from _licences(config)
+
+
+def of_error(check: str, wrong: LocalismError) -> Finding:
+    """A mistake that a check ran into, as a finding."""
+    return Finding("fail", check, f"{wrong.problem} ({wrong.where})", wrong.fix)
+
+
+def _model(config: Config, role: str) -> Iterator[Finding]:
+    section: Served = getattr(config, role)
+    if role == "judge" and config.judge.same_as:
+        yield Finding("pass", "judge", "the teacher judges")
+        return
+    if section.endpoints:
+        yield Finding("pass", role, f"served at {', '.join(section.endpoints)}")
+        return
+    folder = embedded(section.path)
+    try:
+        weights.check_model_folder(folder, role, needs_chat_template=role != "student")
+    except LocalismError as wrong:
+        yield of_error(role, wrong)
+        return
+    shards = len(list(folder.glob("*.safetensors")))
+    count, size = weights.parameter_count(folder), weights.total_bytes(folder)
+    dtypes = "/".join(sorted(_dtypes(folder)))
+    yield Finding(
+        "pass",
+        role,
+        f"{folder.name}: {count / 1e6:,.1f}M parameters, {gigabytes(size)} in "
+        f"{number_of(shards, 'whole safetensors file')}, {dtypes}",
+    )
+    yield from _beside(role, section, folder)
+
+
+def _dtypes(folder: Path) -> set[str]:
+    """Types of the tensors, from the headers."""
+    found: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        found |= {tensor["dtype"] for name, tensor in header.items() if name != "__metadata__"}
+    return found
+
+
+def _beside(role: str, section: Served, folder: Path) -> Iterator[Finding]:
+    """What lies beside the weights: pickles, Python code, a missing template."""
+    pickles = sorted(p.name for p in folder.rglob("*") if p.suffix.lower() in NOT_CARRIED[:6])
+    if pickles:
+        shown = ", ".join(pickles[:3]) + (", …" if len(pickles) > 3 else "")
+        yield Finding("pass", f"{role} pickles", f"{shown}: never loaded")
+    settings = json.loads((folder / "config.json").read_text())
+    if settings.get("auto_map") and not section.trust_remote_code:
+        yield Finding(
+            "fail",
+            f"{role} code",
+            "config.json names Python code of its own (auto_map), and it may not run",
+            "read that code, then [" + role + "].trust_remote_code = true; or take weights in a "
+            "format that transformers knows",
+        )
+    if section.trust_remote_code:
+        code = ", ".join(sorted(path.name for path in folder.glob("*.py"))) or "none there"
+        yield Finding("warn", f"{role} code", f"trust_remote_code runs this folder's code: {code}")
+    if role == "student" and not weights.has_chat_template(folder):
+        yield Finding("pass", "student template", "none: the Alpaca-style one is saved with it")
+
+
+def _embedder(config: Config) -> Finding:
+    folder = embedded(config.embedder.path)
+    if (folder / "modules.json").exists() and list(folder.rglob("*.safetensors")):
+        return Finding("pass", "embedder", folder.name if folder.name != "model" else "MiniLM")
+    return Finding(
+        "fail",
+        "embedder",
+        f"{folder} is no sentence-transformers folder with safetensors",
+        "name the folder of a sentence-transformers model, or embedded:minilm",
+    )
+
+
+def _pack(config: Config) -> Finding:
+    try:
+        pack = load_pack(config.prompts.pack)
+        prompts.load(config.evaluate.judge_prompts)
+    except LocalismError as wrong:
+        return of_error("prompts", wrong)
+    return Finding("pass", "prompts", f"pack {pack.name}, {len(pack.turns)} turns")
+
+
+def _seeds(config: Config) -> Iterator[Finding]:
+    if config.extract.method == "sda":
+        return
+    for source in config.extract.seeds:
+        try:
+            count = sum(1 for _ in islice(read(source), SEEDS_READ))
+        except LocalismError as wrong:
+            yield of_error("seeds", wrong)
+            continue
+        name = source.path.removeprefix(EMBEDDED)
+        more = " or more" if count == SEEDS_READ else ""
+        wanted = source.sample or config.extract.seed_examples
+        if count < wanted and not more:
+            yield Finding(
+                "warn", "seeds", f"{name}: {count:,} examples, and {wanted:,} are asked for",
+                "all of them are taken; lower [extract].seed_examples to say that it is meant so",
+            )  # fmt: skip
+        else:
+            yield Finding("pass", "seeds", f"{name}: {count:,}{more} examples")
+
+
+def _benchmarks(config: Config) -> Iterator[Finding]:
+    for path in config.curate.benchmarks:
+        try:
+            count = len(read_prompts(Path(path)))
+        except LocalismError as wrong:
+            yield of_error("benchmarks", wrong)
+        else:
+            yield Finding("pass", "benchmarks", f"{Path(path).name}: {count:,} prompts")
+
+
+def _suites(config: Config) -> Iterator[Finding]:
+    for name in config.evaluate.suites:
+        if name == LM_EVAL:
+            continue
+        try:
+            found = staging.load(
+                name, Path(config.evaluate.staged), may_sample=config.is_rehearsal()
+            )
+        except LocalismError as wrong:
+            yield of_error("suites", wrong)
+            continue
+        sample = ", a sample and not the benchmark" if found.is_sample else ""
+        yield Finding("pass", "suites", f"{found.name}: {len(found.items):,} items{sample}")
+
+
+def _licences(config: Config) -> Iterator[Finding]:
+    of_run = licences.of_run(config)
+    unknown = [role for role, licence in of_run.roles.items() if licence.name == licences.UNKNOWN]
+    if unknown:
+        yield Finding(
+            "warn",
+            "licences",
+            f"not known of {', '.join(unknown)}",
+            "say it in [licences] of models.toml, for the cards of what is made",
+        )
+    for conflict in of_run.conflicts:
+        yield Finding("warn", "licences", conflict, "localism licences says what follows from it")
+    if not unknown and not of_run.conflicts:
+        yield Finding("pass", "licences", f"the model comes out as {of_run.model.name}")

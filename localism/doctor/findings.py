@@ -1,0 +1,61 @@
+"""What a check found, and a list of them as text."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from localism import tables
+
+Status = Literal["pass", "warn", "fail"]
+
+
+class Finding(NamedTuple):
+    """One line of the doctor's table."""
+
+    status: Status
+    """fail would stop a run or spoil its result; warn is worth a look."""
+    check: str
+    """What was looked at."""
+    found: str
+    """What was seen."""
+    fix: str = ""
+    """What to do; empty where all is well."""
+
+
+def worst(findings: Sequence[Finding]) -> Status:
+    """fail, warn or pass."""
+    there = {finding.status for finding in findings}
+    return "fail" if "fail" in there else "warn" if "warn" in there else "pass"
+
+
+def counted(findings: Sequence[Finding]) -> str:
+    """24 checks passed, 2 warnings, 1 failed."""
+    counts = Counter(finding.status for finding in findings)
+    said = [f"{tables.number_of(counts['pass'], 'check')} passed"]
+    if counts["warn"]:
+        said.append(tables.number_of(counts["warn"], "warning"))
+    if counts["fail"]:
+        said.append(f"{counts['fail']} failed")
+    return ", ".join(said)
+
+
+def render(findings: Sequence[Finding], width: int) -> str:
+    """A block for each finding; a fix stands under what it mends."""
+    name = max((len(finding.check) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        head = f"{finding.status:<5} {finding.check:<{name}}  "
+        room = max(30, width - len(head))
+        found = textwrap.wrap(finding.found, room, break_on_hyphens=False) or [""]
+        lines.append(head + found[0])
+        lines += [" " * len(head) + line for line in found[1:]]
+        if finding.fix:
+            wrapped = textwrap.wrap(f"fix: {finding.fix}", room, break_on_hyphens=False)
+            lines += [" " * len(head) + line for line in wrapped]
+    return "\n".join([*lines, counted(findings)]) + "\n"
+
+
+def gigabytes(size: float) -> str:
+    """1.5 GB; what is less than a tenth of one in MB."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"

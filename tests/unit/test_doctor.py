@@ -1,0 +1,352 @@
+"""The doctor: each check with the one thing broken that it looks for; no model is loaded."""
+
+import json
+import os
+import shutil
+import socket
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from localism.cli import cli
+from localism.doctor import files, findings, machine, memory
+from localism.doctor.examine import examine
+from localism.models_toml import validate
+from localism.paths import embedded
+from localism.training.gpus import Gpus
+
+H100 = 80 * 2**30
+LLAMA_8B = {
+    "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "max_position_embeddings": 131072, "dtype": "bfloat16",
+}  # fmt: skip
+
+
+def config_of(**changed):
+    table = {
+        "teacher": {"path": "embedded:teacher", "max_model_len": 1024},
+        "judge": {"same_as": "teacher", "kind": "likelihood"},
+        "student": {"path": "embedded:student", "max_model_len": 1024},
+        "prompts": {"pack": "compact"},
+        "curate": {"skills": "words"},
+        "extract": {"method": "sdd", "seeds": ["embedded:seeds.jsonl"], "seed_examples": 100},
+    }
+    for section, values in changed.items():
+        table[section] = {**table.get(section, {}), **values}
+    return validate(table, "models.toml")
+
+
+def found(findings_of, check: str) -> findings.Finding:
+    return next(finding for finding in findings_of if finding.check == check)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(embedded("embedded:student"), tmp_path / "model"))
+
+
+def with_teacher(folder: Path, **more):
+    return config_of(teacher={"path": str(folder), **more}, judge={"same_as": "teacher"})
+
+
+# ---- all is well ---------------------------------------------------------------------------
+
+
+def test_the_embedded_default_passes(tmp_path):
+    seen = examine(config_of(), tmp_path)
+    assert [finding for finding in seen if finding.status == "fail"] == []
+    assert {"teacher", "student", "embedder", "prompts", "seeds", "versions", "disk"} <= {
+        finding.check for finding in seen
+    }
+
+
+def test_the_command_prints_a_table_and_json(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["doctor"], obj={})
+    assert done.exit_code == 0, done.output
+    assert "checks passed" in done.output
+    facts = json.loads(CliRunner().invoke(cli, ["doctor", "--json"], obj={}).output)
+    assert facts["worst"] in ("pass", "warn")
+    assert set(facts["findings"][0]) == {"status", "check", "found", "fix"}
+    assert list(tmp_path.iterdir()) == []  # a look begins no run
+
+
+def test_a_failed_check_is_exit_4_with_its_fix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.toml").write_text("[teacher]\npaht = 3\n")
+    done = CliRunner().invoke(cli, ["doctor"], obj={})
+    assert done.exit_code == 4
+    assert "fail  configuration" in done.output and "fix: " in done.output
+
+
+# ---- models --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_of_a_model(model, name):
+    config = with_teacher(model)
+    (model / name).unlink()
+    if name == "tokenizer.json":
+        (model / "tokenizer_config.json").unlink(missing_ok=True)
+    assert found(files.check(config), "teacher").status == "fail"
+
+
+def test_a_torn_weight_file(model):
+    config = with_teacher(model)
+    weights = model / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 10)
+    finding = found(files.check(config), "teacher")
+    assert finding.status == "fail" and "damaged" in finding.found
+
+
+def test_an_index_that_names_a_shard_that_is_not_there(model):
+    config = with_teacher(model)
+    index = {"metadata": {}, "weight_map": {"a": "model-00002-of-00002.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert found(files.check(config), "teacher").status == "fail"
+
+
+def test_a_teacher_without_a_chat_template(model):
+    config = with_teacher(model)
+    for path in model.glob("*chat_template*"):
+        path.unlink()
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    settings.pop("chat_template", None)
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    finding = found(files.check(config), "teacher")
+    assert finding.status == "fail" and "chat template" in finding.found
+
+
+def test_code_in_a_model_folder_fails_unless_it_was_allowed(model):
+    settings = json.loads((model / "config.json").read_text())
+    settings["auto_map"] = {"AutoModel": "modeling.Own"}
+    (model / "config.json").write_text(json.dumps(settings))
+    (model / "modeling.py").write_text("class Own: ...")
+    assert found(files.check(with_teacher(model)), "teacher code").status == "fail"
+    allowed = found(files.check(with_teacher(model, trust_remote_code=True)), "teacher code")
+    assert allowed.status == "warn" and "modeling.py" in allowed.found
+
+
+def test_pickles_are_named_and_never_loaded(model):
+    (model / "pytorch_model.bin").write_bytes(b"x")
+    finding = found(files.check(with_teacher(model)), "teacher pickles")
+    assert finding.found == "pytorch_model.bin: never loaded"
+
+
+def test_the_type_and_the_number_of_parameters_come_from_the_headers(model):
+    finding = found(files.check(with_teacher(model)), "teacher")
+    assert "2.2M parameters" in finding.found and "BF16" in finding.found
+
+
+def test_an_embedder_of_pickles(tmp_path):
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e/modules.json").write_text("[]")
+    (tmp_path / "e/pytorch_model.bin").write_bytes(b"x")
+    config = config_of(embedder={"path": str(tmp_path / "e")})
+    assert found(files.check(config), "embedder").status == "fail"
+
+
+# ---- data ----------------------------------------------------------------------------------
+
+
+def test_a_seed_file_with_a_bad_row(tmp_path):
+    path = tmp_path / "seeds.jsonl"
+    path.write_text('{"instruction": "a question", "output": "b"}\n{"nothing": 1}\n')
+    finding = found(files.check(config_of(extract={"seeds": [str(path)]})), "seeds")
+    assert finding.status == "fail" and "2" in finding.found
+
+
+def test_fewer_seeds_than_asked_for_is_a_warning():
+    finding = found(files.check(config_of(extract={"seed_examples": 10_000})), "seeds")
+    assert finding.status == "warn" and "320" in finding.found
+
+
+def test_a_benchmark_file_without_a_prompt(tmp_path):
+    path = tmp_path / "b.jsonl"
+    path.write_text('{"x": 1}\n')
+    finding = found(files.check(config_of(curate={"benchmarks": [str(path)]})), "benchmarks")
+    assert finding.status == "fail"
+
+
+def test_a_suite_that_is_unknown():
+    finding = found(files.check(config_of(evaluate={"suites": ["alpaca"]})), "suites")
+    assert finding.status == "fail" and "did you mean alpacaeval?" in finding.fix
+
+
+def test_a_prompt_pack_that_is_broken(tmp_path):
+    shutil.copytree(Path(__file__).parents[2] / "prompts/compact", tmp_path / "pack")
+    (tmp_path / "pack/judge.txt").write_text("{{ first }")
+    finding = found(files.check(config_of(prompts={"pack": str(tmp_path / "pack")})), "prompts")
+    assert finding.status == "fail"
+
+
+def test_an_unknown_licence_is_a_warning(model):
+    finding = found(files.check(with_teacher(model)), "licences")
+    assert finding.status == "warn" and "teacher" in finding.found
+
+
+# ---- memory --------------------------------------------------------------------------------
+
+
+def fake_model(folder: Path, config: dict, parameters: int) -> Path:
+    """A model folder whose weight file has a header for so many bf16 parameters and no content."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    header = json.dumps(
+        {"w": {"dtype": "BF16", "shape": [parameters], "data_offsets": [0, 2 * parameters]}}
+    ).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + 2 * parameters)  # sparse: takes no room
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "weights_gb", "a_token"),
+    [
+        # Llama 3.1 8B: 16 GB of bf16 weights, 128 KiB a token (2 x 32 x 8 x 128 x 2).
+        (LLAMA_8B, 8_030_261_248, 16.06, 131_072),
+        # Llama 3.1 70B: 141 GB, 320 KiB a token.
+        (
+            {**LLAMA_8B, "hidden_size": 8192, "num_hidden_layers": 80, "num_attention_heads": 64},
+            70_553_706_496, 141.1, 327_680,
+        ),
+        # DeepSeek-V3's attention keeps 512 + 64 numbers a layer: 70,272 bytes a token.
+        (
+            {"num_hidden_layers": 61, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+             "max_position_embeddings": 163840, "dtype": "bfloat16"},
+            1_000_000, 0.002, 70_272,
+        ),
+    ],
+)  # fmt: skip
+def test_weights_and_cache_are_those_of_known_models(
+    tmp_path, config, parameters, weights_gb, a_token
+):
+    folder = fake_model(tmp_path / "m", config, parameters)
+    need = memory.needed(folder, config_of().teacher.model_copy(update={"dtype": "auto"}))
+    assert need.weights / 1e9 == pytest.approx(weights_gb, rel=0.01)
+    assert need.a_token == a_token
+
+
+def on_gpus(tmp_path, parameters, number=1, **section):
+    folder = fake_model(tmp_path / f"m{parameters}", LLAMA_8B, parameters)
+    config = config_of()
+    teacher = config.teacher.model_copy(
+        update={"path": str(folder), "max_model_len": 8192, **section}
+    )
+    config = config.model_copy(update={"teacher": teacher})
+    return found(machine._serving(config, "teacher", Gpus(number, H100)), "teacher memory")
+
+
+def test_a_model_that_fits_has_its_room_told(tmp_path):
+    finding = on_gpus(tmp_path, 8_030_261_248)
+    assert finding.status == "pass" and "16.1 GB" in finding.found
+    # 0.9 x 80 GiB less 3 GiB and the weights, by 128 KiB.
+    room = (0.9 * H100 - memory.OVERHEAD_BYTES - 2 * 8_030_261_248) / 131_072
+    assert f"{int(room):,} tokens" in finding.found
+
+
+def test_a_model_larger_than_its_gpu_is_told_how_many_it_needs(tmp_path):
+    finding = on_gpus(tmp_path, 70_000_000_000)
+    assert finding.status == "fail" and "tensor_parallel = 4" in finding.fix
+    assert on_gpus(tmp_path, 69_000_000_000, number=4, tensor_parallel=4).status == "pass"
+
+
+def test_more_gpus_than_there_are(tmp_path):
+    finding = on_gpus(tmp_path, 8_000_000_000, number=2, tensor_parallel=4)
+    assert finding.status == "fail" and "there are 2" in finding.found
+
+
+def test_little_room_for_conversations_is_a_warning(tmp_path):
+    finding = on_gpus(tmp_path, 30_000_000_000, max_num_seqs=512)
+    assert finding.status == "warn" and "max_num_seqs" in finding.fix
+
+
+def test_states_of_training_that_do_not_fit(tmp_path):
+    folder = fake_model(tmp_path / "m", LLAMA_8B, 8_000_000_000)
+    config = config_of()
+    student = config.student.model_copy(update={"path": str(folder)})
+    config = config.model_copy(update={"student": student})
+    finding = found(machine._training(config, Gpus(1, H100)), "training memory")
+    assert finding.status == "fail" and "lora" in finding.fix
+    assert found(machine._training(config, Gpus(8, H100)), "training memory").status == "pass"
+
+
+# ---- machine -------------------------------------------------------------------------------
+
+
+def test_a_disk_too_small_for_the_checkpoints(tmp_path):
+    folder = fake_model(tmp_path / "m", LLAMA_8B, 2_000_000_000_000)
+    student = config_of().student.model_copy(update={"path": str(folder)})
+    config = config_of().model_copy(update={"student": student})
+    assert found(machine._disk(config, tmp_path / "runs/new"), "disk").status == "fail"
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    finding = found(machine._disk(config_of(), tmp_path / "new"), "disk")
+    assert finding.status == "fail" and "cannot be written" in finding.found
+
+
+def test_a_version_beside_the_locked_one_is_a_warning(monkeypatch):
+    monkeypatch.setattr(machine, "_lock", lambda kind: {"duckdb": "0.1"})
+    finding = found(machine._versions(Gpus(0, None)), "versions")
+    assert finding.status == "warn" and "tested with 0.1" in finding.found
+
+
+def test_the_lock_of_this_repository_is_what_is_installed():
+    assert found(machine._versions(Gpus(0, None)), "versions").status == "pass"
+
+
+def test_a_clock_before_the_files_is_a_warning(tmp_path):
+    corpus = tmp_path / "corpus.duckdb"
+    corpus.touch()
+    assert machine._clock(tmp_path).status == "pass"
+    later = corpus.stat().st_mtime + 86_400
+    os.utime(corpus, (later, later))
+    assert machine._clock(tmp_path).status == "warn"
+
+
+def test_few_open_files_are_a_warning():
+    import subprocess
+
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))\n"
+        "from localism.doctor import machine; print(machine._files_open().status)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "warn", done.stderr
+
+
+def test_a_closed_loopback_fails(monkeypatch):
+    def refused(*_, **__):
+        raise OSError("Cannot assign requested address")
+
+    monkeypatch.setattr(socket, "create_connection", refused)
+    assert machine._port().status == "fail"
+
+
+def test_leftover_processes_on_gpus_are_named(tmp_path, monkeypatch):
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text("#!/bin/sh\necho '4711, VLLM::EngineCore, 61234 MiB'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    finding = found(machine._gpu_leftovers(Gpus(2, H100)), "GPUs")
+    assert finding.status == "warn" and "4711, VLLM::EngineCore" in finding.found
+
+
+# ---- the table -----------------------------------------------------------------------------
+
+
+def test_the_table_keeps_to_the_terminal_and_puts_fixes_below():
+    seen = [
+        findings.Finding("pass", "teacher", "word " * 40),
+        findings.Finding("fail", "disk", "full", "make room " * 20),
+    ]
+    text = findings.render(seen, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.splitlines()[-1] == "1 check passed, 1 failed"
+    assert "fix: make room" in text
