@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from localism.paths import embedded
-from localism.stages.train_plan import find_gpus, shape_of
+from localism.stages.train_plan import shape_of
+from localism.training.gpus import find_gpus
 from localism.training.job import Job
 
 RESULT = Path(__file__).parent / "results" / "train.json"
@@ -136,6 +137,7 @@ def make_job(folder: Path, asked: argparse.Namespace, model: str) -> Job:
         tensorboard=str(folder / "tensorboard"),
         parent=os.getppid(),
         device="cuda" if gpus.number else "cpu",
+        machines=1,
         processes=1,
         sharded=False,
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),

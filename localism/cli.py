@@ -32,7 +32,7 @@ from localism.cli_prompts import prompts
 from localism.cli_skills import skills
 from localism.cli_sql import sql, ui
 from localism.cli_train_worker import train_worker
-from localism.errors import LocalismError, OutOfTime, of_the_system
+from localism.errors import LocalismError, OutOfTime, UsageError, of_the_system
 from localism.records import STAGES
 
 SECTIONS = {
@@ -276,10 +276,7 @@ def training_options(stage: str) -> Any:
     return decorate
 
 
-STAGE_EXAMPLES = {
-    "evaluate": "\n  localism evaluate --suite alpacaeval --suite mt-bench"
-    "\n  localism evaluate stage --suite alpacaeval --from DIR",
-}
+SECOND_EXAMPLE = {"evaluate": "localism evaluate --suite alpacaeval --suite mt-bench"}
 
 
 def _add_stage(stage: str, text: str) -> None:
@@ -289,8 +286,8 @@ def _add_stage(stage: str, text: str) -> None:
     @kind(
         stage,
         help=text,
-        epilog=f"\b\nExamples:\n  localism {stage}\n  localism {stage} --run first --plain"
-        + STAGE_EXAMPLES.get(stage, ""),
+        epilog=f"\b\nExamples:\n  localism {stage}\n  "
+        + SECOND_EXAMPLE.get(stage, f"localism {stage} --run first --plain"),
         **more,
     )
     @shortcuts(stage)
@@ -334,7 +331,6 @@ for _stage, _text in STAGE_HELP.items():
 )
 def init(machine: str, target: Path) -> None:
     """Write a commented models.toml to edit."""
-    from localism.errors import UsageError
     from localism.prompting.packs import packaged
 
     if target.exists():
@@ -458,6 +454,15 @@ cli.add_command(verify)
 cli.add_command(unpack)
 
 
+def _in_three_lines(wrong: click.ClickException) -> UsageError:
+    """What click says of a command line, as every other mistake is told."""
+    context = getattr(wrong, "ctx", None)
+    command = context.command_path if context else "localism"
+    problem = wrong.format_message().strip().rstrip(".")
+    problem = problem[:1].lower() + problem[1:]
+    return UsageError(" ".join(problem.split()), where=command, fix=f"{command} --help")
+
+
 def main() -> None:
     """Entry point: exit 2 usage, 3 config or models, 4 machine, 5 stage failed, 6 out of time,
     130 interrupted."""
@@ -475,8 +480,11 @@ def main() -> None:
             raise
         click.echo(str(explained), err=True)
         sys.exit(explained.exit_code)
+    except click.exceptions.NoArgsIsHelpError as alone:
+        alone.show()
+        sys.exit(2)
     except click.ClickException as wrong:
-        wrong.show()
+        click.echo(str(_in_three_lines(wrong)), err=True)
         sys.exit(2)
     except LocalismError as wrong:
         if "--debug" in sys.argv:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,22 +87,72 @@ def variant(name: str, is_list: bool, plain: bool, **asked: Any) -> None:
 
 @click.command(
     epilog="\b\nExamples:\n  localism compare\n"
-    "  localism compare main brevity-20 junk-20 --run first --format csv"
+    "  localism compare main brevity-20 second second:k-1 --run first --format csv"
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @run_option
+@click.option(
+    "--table",
+    "number",
+    type=click.Choice(["2", "3", "4", "6", "13", "14", "all"]),
+    help="A table of the paper instead, filled by the run, or by the runs that are named.",
+)
 @format_option
-def compare(names: tuple[str, ...], name: str, form: str) -> None:
-    """Trainings side by side on test, each against the first.
+@click.option("--json", "as_json", is_flag=True, help="Short for --format json.")
+def compare(
+    names: tuple[str, ...], name: str, number: str | None, form: str, as_json: bool
+) -> None:
+    """Trainings and runs side by side on test, each against the first.
 
     NAME: a training of the run, another run, or RUN:TRAINING; without one, all of the run. The
-    difference is in points of win rate, paired by prompt, with its 95% interval; prompts: how many
-    both were judged on.
+    difference is in points of win rate with its 95% interval: paired by prompt where both were
+    judged on the same ones, by tuple of skills where they share those, and else unpaired.
     """
     from localism import compare, run, tables
 
+    form = "json" if as_json else form
+    if number:
+        _paper_tables(names or (name,), number, form)
+        return
     table = compare.compare(names, run.existing_folder(name), run.existing_folder)
-    click.echo(tables.render(table, form), nl=False)
+    if form in ("csv", "json"):
+        click.echo(tables.render(table, form), nl=False)
+        return
+    table, explanation = compare.narrow(table)
+    click.echo(tables.render(table, form, tables.terminal_width(), prose_lines=2))
+    click.echo(tables.filled(explanation))
+
+
+def _paper_tables(runs: Sequence[str], number: str, form: str) -> None:
+    """Say what the runs have for one of the paper's tables, or for all of them."""
+    import json
+
+    from localism import compare, run, tables
+
+    if form == "csv" and number == "all":
+        raise UsageError(
+            "CSV holds one table", where="--table all --format csv", fix="name one of the tables"
+        )
+    reads = [(name, compare.reading(run.existing_folder(name))) for name in runs]
+    found = compare.paper_tables(reads, () if number == "all" else (number,))
+    if form == "json":
+        facts = {f"table {table.number}": rows.as_dicts() for table, rows in found}
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    if not found:
+        click.echo("nothing differs here yet: localism variant makes training sets to compare")
+    for table, rows in found:
+        if form != "csv":
+            click.echo(
+                f"{'### ' * (form == 'markdown')}{table.title} (paper, table {table.number})\n"
+            )
+            rows = compare.condensed(rows)
+        if rows.rows:
+            click.echo(tables.render(rows, form, tables.terminal_width(), prose_lines=2))
+        else:
+            click.echo("no training for it has been measured\n")
+    if found and form != "csv":
+        click.echo(tables.filled(compare.NAMES))
 
 
 def _listed(folder: Path) -> str:
@@ -117,7 +167,9 @@ def _listed(folder: Path) -> str:
         FROM training_set JOIN set_example e USING (set_name) GROUP BY ALL ORDER BY set_name
         """,
     )
-    return tables.render(table, "table") if table.rows else "no training set beside accepted\n"
+    if not table.rows:
+        return "no training set beside accepted\n"
+    return tables.render(table, "table", tables.terminal_width(), prose_lines=2)
 
 
 def _sets(

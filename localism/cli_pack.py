@@ -130,7 +130,10 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
         click.echo(f"{folder}: {len(files):,} files whole and unaltered ({looked})")
 
 
-@click.command(epilog="\b\nExamples:\n  localism unpack /media/usb/pack.parts.json --to /data")
+@click.command(
+    epilog="\b\nExamples:\n  localism unpack /media/usb/pack.parts.json --to /data\n"
+    "  localism unpack pack.parts.json"
+)
 @click.argument("parts", type=click.Path(path_type=Path))
 @click.option(
     "--to", "target", type=click.Path(path_type=Path), default=Path(), show_default=True,

@@ -32,16 +32,20 @@ def prompts() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Names and folders as one JSON object.")
 def list_packs(as_json: bool) -> None:
     """The packs under prompts/, each with its turns and what it is for."""
+    from localism import tables
     from localism.prompting import text as pack_text
     from localism.prompting.packs import examine, pack_folder, pack_names
 
     if as_json:
         click.echo(json.dumps({name: str(pack_folder(name)) for name in pack_names()}))
         return
+    rows = []
     for name in pack_names():
         pack, mistakes = examine(pack_folder(name))
         fix = f"{len(mistakes)} mistakes; localism prompts check {name} shows them"
-        click.echo(f"{name:<10}{pack_text.headline(pack) if pack else fix}")
+        rows.append([name, *(pack_text.headline(pack) if pack else ("", fix))])
+    columns = ["pack", "turns", "what it is for"]
+    click.echo(tables.aligned(columns, rows, tables.terminal_width(), prose_lines=9), nl=False)
 
 
 @prompts.command(

@@ -1,7 +1,6 @@
 """localism skills: look at skills, compare runs, take a list out and in again."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import click
 
 from localism.cli_options import format_option, models_option, overrides_option, run_option
 
-NARROW, PIPED = 80, 120
 SHOWN = 50
 
 
@@ -60,10 +58,6 @@ def skills(
         _show(look.noise(folder) if noise else look.listing(folder), form, limit)
 
 
-def _width() -> int:
-    return max(NARROW, shutil.get_terminal_size((PIPED, 24)).columns)
-
-
 def _json(found: Any) -> None:
     click.echo(json.dumps(found, indent=2, ensure_ascii=False))
 
@@ -76,7 +70,7 @@ def _show(rows: list[dict[str, Any]], form: str, limit: int | None) -> None:
     if form == "json":
         _json(shown)
         return
-    click.echo(tables.render(look.flat(shown), form, _width()), nl=False)
+    click.echo(tables.render(look.flat(shown), form, tables.terminal_width()), nl=False)
     if form == "table" and len(shown) < len(rows):
         click.echo(f"the first of {len(rows):,}; more with --limit")
 
@@ -88,10 +82,10 @@ def _show_cluster(found: dict[str, Any], form: str, limit: int | None) -> None:
     found["members"] = found["members"][:limit]
     if form == "json":
         _json(found)
-    elif form == "csv":
+    elif form in ("csv", "markdown"):
         click.echo(tables.render(look.flat(found["members"]), form), nl=False)
     else:
-        click.echo(look.cluster_text(found, _width()), nl=False)
+        click.echo(look.cluster_text(found, tables.terminal_width()), nl=False)
 
 
 @skills.command(
@@ -110,14 +104,14 @@ def _show_cluster(found: dict[str, Any], form: str, limit: int | None) -> None:
 )
 def diff(a: str, b: str, form: str) -> None:
     """What skills run A has and B lacks, the other way round, and which changed their cluster."""
-    from localism import run
+    from localism import run, tables
     from localism.skill_lists import difference
 
     found = difference.compare(run.existing_folder(a), run.existing_folder(b))
     if form == "json":
         _json(found)
     else:
-        click.echo(difference.text(found, _width()), nl=False)
+        click.echo(difference.text(found, tables.terminal_width()), nl=False)
 
 
 @skills.command(

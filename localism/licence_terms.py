@@ -29,6 +29,8 @@ class Terms:
     """What may not be done with data or model, in a few words; such an export wants a yes."""
     prefix: str = ""
     """What the name of a model that was made with it must begin with."""
+    is_on_hub: bool = True
+    """Whether the hub's cards know its id; otherwise they say `other` and give it as a name."""
 
     @property
     def restricts(self) -> bool:
@@ -114,6 +116,7 @@ TERMS = (
         text=r"tongyi qianwen research license",
         outputs=("research and evaluation only",),
         forbids=NON_COMMERCIAL,
+        is_on_hub=False,
     ),
     Terms(
         "Tongyi Qianwen License",
@@ -123,6 +126,7 @@ TERMS = (
         outputs=("improve no other large language model with it or its outputs",),
         weights=(KEEP, "above 100 million monthly users a licence from Alibaba Cloud is needed"),
         forbids="improving other models than Qwen",
+        is_on_hub=False,
     ),
     Terms(
         "Qwen Research License",
@@ -132,6 +136,7 @@ TERMS = (
         outputs=("research and evaluation only", BUILT_WITH_QWEN),
         weights=(KEEP,),
         forbids=NON_COMMERCIAL,
+        is_on_hub=False,
     ),
     Terms(
         "Qwen License",
@@ -143,6 +148,7 @@ TERMS = (
             "above 100 million monthly users a licence from Alibaba Cloud is needed",
         ),
         weights=(KEEP,),
+        is_on_hub=False,
     ),
     Terms(
         "Gemma Terms of Use",
@@ -161,6 +167,7 @@ TERMS = (
         hint=r"hunyuan",
         outputs=("improve no other large language model with it", "only within its territory"),
         forbids="improving other models than Hunyuan",
+        is_on_hub=False,
     ),
     Terms(
         "Mistral research or non-production licence",
@@ -168,12 +175,14 @@ TERMS = (
         text=r"mistral ai (research|non-production) licen[sc]e",
         outputs=("research and tests only",),
         forbids=NON_COMMERCIAL,
+        is_on_hub=False,
     ),
     Terms(
         "DeepSeek License",
         ("deepseek", "deepseek-license"),
         text=r"deepseek license agreement",
         outputs=(PASS_ON,),
+        is_on_hub=False,
     ),
     Terms(
         "OpenRAIL",

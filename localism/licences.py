@@ -3,7 +3,7 @@
     Licence(name, source, demands: tuple[str, ...], restricts: bool | None, forbids, prefix)
     find(folder, role) -> Licence                    of one model or data folder
     of_run(config) -> RunLicences                    roles, and what follows for data and model
-        .roles: dict[str, Licence]                   teacher, judge, student, embedder, seeds
+        .roles: dict[str, Licence]                   teacher, judge, student, embedder, seeds PATH
         .data, .model: Licence                       the most restrictive parent, all demands
         .conflicts: tuple[str, ...]                  what an export to outside wants a yes for
 
@@ -64,7 +64,7 @@ class RunLicences:
     """The licences of a run's parts and what follows from them."""
 
     roles: dict[str, Licence]
-    """By role: teacher, judge, student, embedder; seeds and other sources of data by their path."""
+    """By role: teacher, judge, student, embedder; seeds and other sources as `seeds PATH`."""
     data: Licence
     """Of the examples: the most restrictive of the writer's and those of the seed data."""
     model: Licence
@@ -87,7 +87,7 @@ def find(folder: Path, role: str, stated: str = "") -> Licence:
     if folder.resolve().is_relative_to(OURS.resolve()):
         return _licence(by_id("apache-2.0"), role, "ships with localism")
     if not folder.exists():
-        return Licence(UNKNOWN, f"{folder} is not there", (), None)
+        return Licence(UNKNOWN, f"{folder.name} is not there any more", (), None)
     home = folder if folder.is_dir() else folder.parent
     found = [_licence(terms, role, source, name) for terms, source, name in _said(home)]
     if folder.is_dir():
@@ -103,9 +103,9 @@ def _as_stated(stated: str, role: str) -> Licence:
 
 def _licence(terms: Terms | None, role: str, source: str, name: str = UNKNOWN) -> Licence:
     """What terms mean for a role; without terms a licence that has a name and unknown demands."""
-    if terms is None:
-        return Licence(name, source, (), None)
     wanted = name.strip().lower().replace(" ", "-")
+    if terms is None:
+        return Licence(name, source, (), None, card_id=wanted)
     card_id = wanted if wanted in terms.ids else terms.ids[0]
     if role == "embedder":  # its vectors order names; nothing of it is in data or model
         return Licence(terms.name, source, (), terms.restricts, card_id=card_id)

@@ -7,6 +7,11 @@ from localism.errors import ConfigError
 EMBEDDED = "embedded:"
 
 
+def shown(path: str) -> str:
+    """The last part of a path or address: what is published names no folder of this machine."""
+    return path.rstrip("/").rpartition("/")[2] or path
+
+
 def embedded(path: str) -> Path:
     """The real folder or file behind a path of models.toml; embedded:NAME ships with localism."""
     if not path.startswith(EMBEDDED):

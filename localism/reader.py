@@ -5,6 +5,7 @@ writer. So the process that owns a run answers SQL on a Unix socket in the run f
 of its own, in a read-only transaction and within a time limit; nobody outside can stall a run.
 """
 
+import difflib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +30,10 @@ SOCKET = "corpus.sock"
 CORPUS = "corpus.duckdb"
 LET_GO_SECONDS = 5.0
 TIME_LIMIT_SECONDS = 60.0
+NEAREST = 3
 MOST_ROWS, MOST_CHARACTERS, ROWS_AT_ONCE = 1_000_000, 100_000_000, 2_000
 _HINT = re.compile(r"Did you mean|Candidate bindings|Either add it")
+_MISSING = re.compile(r"Table with name (\S+) does not exist")
 _CANDIDATES = re.compile(r"Candidate bindings:[: ]*")
 READ_ONLY = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
 
@@ -79,8 +83,16 @@ def read(folder: Path, sql: str, time_limit: float = TIME_LIMIT_SECONDS) -> Tabl
                     fix="try again in a few seconds",
                 ) from None
         time.sleep(0.1)  # a run started that is about to listen, or ended that is about to let go
-    with connection:
-        return select(connection, sql, time_limit)
+    with connection, ThreadPoolExecutor(1) as pool:
+        # In the main thread DuckDB 2.0 now and then does not hear Ctrl-C until the query is done.
+        answer_to_come = pool.submit(select, connection, sql, time_limit)
+        try:
+            return answer_to_come.result()
+        except KeyboardInterrupt:
+            while not answer_to_come.done():
+                connection.interrupt()
+                time.sleep(0.02)
+            raise
 
 
 def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -> Table:
@@ -110,10 +122,6 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str, time_limit: float) -
         ) from None
     except duckdb.Error as broken:
         raise _sql_error(connection, sql, str(broken)) from None
-    except RuntimeError as stopped:  # how DuckDB passes on Ctrl-C
-        if "interrupted" not in str(stopped):
-            raise
-        raise KeyboardInterrupt from None
     finally:
         timer.cancel()
         try:
@@ -144,14 +152,23 @@ def _sql_error(connection: duckdb.DuckDBPyConnection, sql: str, message: str) ->
     problem, *rest = message.splitlines()
     hints = [_CANDIDATES.sub("columns like it: ", line) for line in rest if _HINT.match(line)]
     manual = "docs/sql.md describes every table and view"
-    if "Table with name" in problem:
+    if missing := _MISSING.search(problem):
+        hints = []  # DuckDB's own guess may be a table of its catalogue
         with connection.cursor() as cursor:
-            names = {kind: ", ".join(_names(cursor, kind)) for kind in ("view", "table")}
-        manual = f"views: {names['view']}; tables: {names['table']}; {manual}"
+            names = [name for kind in ("view", "table") for name in _names(cursor, kind)]
+        near = difflib.get_close_matches(missing[1], names, NEAREST, 0.5)
+        manual = "`localism sql .tables` lists what there is, docs/sql.md describes it"
+        if near:
+            manual = f"did you mean {' or '.join(near)}? {manual}"
     elif "olumn" in problem:
         manual += '; `localism sql "DESCRIBE skill"` lists the columns of one'
     words = [hint if hint.endswith("?") else f"{hint};" for hint in hints]
     return UsageError(problem, where=_shown(sql), fix=" ".join([*words, manual]))
+
+
+def is_missing(wrong: UsageError) -> bool:
+    """Whether a query failed because the corpus has no such table or view."""
+    return _MISSING.search(wrong.problem) is not None
 
 
 def _shown(sql: str) -> str:
@@ -229,16 +246,34 @@ class _Handler(socketserver.StreamRequestHandler):
         server: _Server = self.server  # type: ignore[assignment]
         with server.store.cursor() as cursor:
             server.cursors.add(cursor)
+            is_answered = threading.Event()
+            watching = (cursor, is_answered)
+            threading.Thread(target=self._stop_if_left, args=watching, daemon=True).start()
             try:
                 table = select(cursor, request["sql"], request["time_limit"])
                 answer: dict[str, Any] = {"columns": table.columns, "rows": table.rows}
             except LocalismError as wrong:
                 answer = {"problem": wrong.problem, "where": wrong.where, "fix": wrong.fix}
             finally:
+                is_answered.set()
                 server.cursors.discard(cursor)
         # An asker that is told nothing opens the file itself, now that the run lets go of it.
         if not server.is_closing:
-            self.wfile.write(json.dumps(answer).encode() + b"\n")
+            try:
+                self.wfile.write(json.dumps(answer).encode() + b"\n")
+            except ConnectionError:
+                pass  # the asker has left
+
+    def _stop_if_left(
+        self, cursor: duckdb.DuckDBPyConnection, is_answered: threading.Event
+    ) -> None:
+        """End the query of an asker who has gone (Ctrl-C): the run has better things to do."""
+        try:
+            self.connection.recv(1, socket.MSG_PEEK)  # askers say nothing more, but they end
+            while not is_answered.wait(0.05):  # one before its first step would be lost
+                cursor.interrupt()
+        except (OSError, duckdb.Error):
+            pass  # it ended at this moment
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):

@@ -14,7 +14,7 @@ from localism import reader
 from localism.config import Config
 from localism.config_checks import check_files
 from localism.errors import ConfigError, UsageError
-from localism.models_toml import apply_overrides, load, validate
+from localism.models_toml import apply_overrides, load, read_table, validate
 from localism.prompting.packs import packaged
 from localism.records import STAGES
 
@@ -89,6 +89,20 @@ def _stored(folder: Path) -> dict[str, Any]:
 
 def frozen_recipe(folder: Path) -> Config:
     return validate(_stored(folder)["config"], str(folder / RECIPE))
+
+
+def with_stated_licences(folder: Path) -> Config:
+    """The frozen recipe with the [licences] that its models.toml states by now.
+
+    Looks at no model: what was made can be exported when the models are gone.
+    """
+    stored = _stored(folder)
+    source = Path(stored["models"])
+    if not source.exists():
+        return frozen_recipe(folder)
+    stated = {"licences": read_table(source).get("licences", {})}
+    own = [override for override in stored["overrides"] if override.startswith("licences.")]
+    return validate({**stored["config"], **apply_overrides(stated, own)}, str(source), own)
 
 
 def asked_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -> Recipe:

@@ -80,7 +80,9 @@ def render(facts: dict[str, Any]) -> str:
             lines += [
                 "",
                 title,
-                tables.aligned(list(rows[0]), [list(row.values()) for row in rows]).rstrip(),
+                tables.aligned(
+                    list(rows[0]), [list(row.values()) for row in rows], tables.terminal_width(), 2
+                ).rstrip(),
             ]
     lines += [
         f"\n{tables.number_of(row['calls'], 'model call')} carried over from run {row['parent']}; "

@@ -12,8 +12,11 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 # Linux's <net/if.h> and <bits/ioctls.h>. By ioctl, because iproute2 is missing in slim images.
 GET_FLAGS, SET_FLAGS, IS_UP = 0x8913, 0x8914, 0x1
@@ -48,6 +51,63 @@ def _entrance() -> tuple[list[str], str | None]:
             return entrance, None
         reasons.append(f"unshare {flags}: {(tried.stderr.strip() or 'failed').splitlines()[-1]}")
     return [], "; ".join(reasons)
+
+
+# ---- two machines ------------------------------------------------------------------------------
+
+
+class Machine(NamedTuple):
+    """A namespace that sees one other and nothing else."""
+
+    entrance: list[str]
+    """Put before a command, it runs there."""
+    address: str
+    """IPv4."""
+    interface: str
+    """Name of its end of the cable."""
+
+
+@cache
+def reason_not_joined() -> str | None:
+    """Why joined() can't work here, for pytest.skip; None where it can."""
+    if shutil.which("ip") is None:
+        return "the program ip (iproute2) is not installed"
+    try:
+        with joined():
+            return None
+    except subprocess.CalledProcessError as error:
+        return f"{' '.join(error.cmd)}: {error.stderr.strip()}"
+
+
+@contextmanager
+def joined() -> Iterator[tuple[Machine, Machine]]:
+    """Two namespaces with a cable (veth) between them."""
+    tag = f"{os.getpid():x}"
+    names, ends = [f"lm{tag}{side}" for side in "ab"], [f"lv{tag}{side}" for side in "ab"]
+    addresses = ["10.213.77.1", "10.213.77.2"]
+    made: list[str] = []
+    try:
+        for name in names:
+            _ip("netns", "add", name)
+            made.append(name)
+        pair = ["link", "add", ends[0], "netns", names[0], "type", "veth"]
+        _ip(*pair, "peer", "name", ends[1], "netns", names[1])
+        for name, end, address in zip(names, ends, addresses, strict=True):
+            _ip("-n", name, "addr", "add", f"{address}/24", "dev", end)
+            _ip("-n", name, "link", "set", end, "up")
+            _ip("-n", name, "link", "set", "lo", "up")
+        first, second = (
+            Machine(["ip", "netns", "exec", name], address, end)
+            for name, address, end in zip(names, addresses, ends, strict=True)
+        )
+        yield first, second
+    finally:
+        for name in made:
+            _ip("netns", "del", name)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
 
 def raise_loopback() -> None:

@@ -206,7 +206,8 @@ def train_sharded(how: str, job_file: str) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "train":
-        train_in(Path(sys.argv[2]), recipe())
+        changes = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+        train_in(Path(sys.argv[2]), recipe(**changes))
     elif sys.argv[1].startswith("sharded"):
         sys.exit(train_sharded(*sys.argv[1:]))
     else:

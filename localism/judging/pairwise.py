@@ -159,30 +159,38 @@ async def judge_all(
 
 
 async def verdict_on(
-    client: Client, pack: Pack, pairing: Pairing, kind: Literal["letter", "likelihood"]
+    client: Client,
+    pack: Pack,
+    pairing: Pairing,
+    kind: Literal["letter", "likelihood"],
+    sample: int = 0,
 ) -> tuple[Verdict, str | None]:
     """The judge's verdict on one pairing and the turn that it was read from.
 
     Unscored, with the reason, where the pairing is too long for the judge or refused for good.
+    Another `sample` asks the same again.
     """
     try:
         if kind == "likelihood":
-            return await _compare_likelihoods(client, pairing)
-        return await _ask_for_letter(client, pack, pairing)
+            return await _compare_likelihoods(client, pairing, sample)
+        return await _ask_for_letter(client, pack, pairing, sample)
     except RequestFailed as failed:
         return Verdict(None, None, str(failed)), None
 
 
 async def _ask_for_letter(
-    client: Client, pack: Pack, pairing: Pairing
+    client: Client, pack: Pack, pairing: Pairing, sample: int
 ) -> tuple[Verdict, str | None]:
-    choice = await client.choose(pairing.prompt(pack), labels=pack.judge_labels, template="judge")
+    prompt = pairing.prompt(pack)
+    choice = await client.choose(prompt, pack.judge_labels, template="judge", sample=sample)
     return read_verdict(choice.logprobs, answer_first=pairing.answer_first), choice.turn_id
 
 
-async def _compare_likelihoods(client: Client, pairing: Pairing) -> tuple[Verdict, str | None]:
-    answer = await client.likelihood(pairing.instruction, pairing.answer)
-    reference = await client.likelihood(pairing.instruction, pairing.reference)
+async def _compare_likelihoods(
+    client: Client, pairing: Pairing, sample: int
+) -> tuple[Verdict, str | None]:
+    answer = await client.likelihood(pairing.instruction, pairing.answer, sample)
+    reference = await client.likelihood(pairing.instruction, pairing.reference, sample)
     ahead = answer.mean_logprob - reference.mean_logprob
     return Verdict(1 / (1 + math.exp(min(-ahead, 700.0))), None, None), answer.turn_id
 

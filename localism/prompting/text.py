@@ -16,10 +16,10 @@ SKILLS = (
 )
 
 
-def headline(pack: Pack) -> str:
-    """A pack in one line: its turns, and what it is for."""
+def headline(pack: Pack) -> tuple[str, str]:
+    """A pack in short: its turns, and what it is for."""
     turns = [f"({turn.name})" if turn.only_if_cut_off else turn.name for turn in pack.turns]
-    return f"{', '.join(turns)}: {pack.description}"
+    return ", ".join(turns), pack.description
 
 
 def summary(pack: Pack) -> str:

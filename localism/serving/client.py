@@ -148,21 +148,24 @@ class Client:
         """Student only: answer with the checkpoint in `folder` from now on."""
         await swap.load_weights(self, folder)
 
-    async def choose(self, prompt: str, labels: tuple[str, ...], template: str) -> Choice:
+    async def choose(
+        self, prompt: str, labels: tuple[str, ...], template: str, sample: int = 0
+    ) -> Choice:
         """How likely each label is as the reply's first token, over the full vocabulary.
 
         Greedy, one token; exact log-probabilities before any mask, summed over a label's one-token
-        spellings. Raises ConfigError for labels that single tokens of this model do not tell
-        apart, RequestFailed as Conversation.say.
+        spellings. Another `sample` is computed anew. Raises ConfigError for labels that single
+        tokens of this model do not tell apart, RequestFailed as Conversation.say.
         """
         sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=1)
         asked = sampling.as_json()
-        turn_id = stable_id(self.model_fingerprint, None, prompt, asked, 0, list(labels))
+        turn_id = stable_id(self.model_fingerprint, None, prompt, asked, sample, list(labels))
 
         async def ask() -> Row:
             spelled = await self._spellings(labels)
             ids = [token for tokens in spelled for token in tokens]
             extra = {"logprob_token_ids": ids, "return_tokens_as_token_ids": True}
+            extra |= _anew(sample)
             messages = [{"role": "user", "content": prompt}]
             reply, seconds = await self._ask(messages, sampling, {"logprobs": True}, extra)
             found = _logprobs_of(reply, ids)
@@ -176,7 +179,7 @@ class Client:
                 template,
                 prompt,
                 asked,
-                0,
+                sample,
                 reply,
                 seconds,
                 logprobs=json.dumps(logprobs),
@@ -186,7 +189,7 @@ class Client:
         found = json.loads(row["logprobs"])
         return Choice(turn_id, tuple(found[label] for label in labels), from_ledger)
 
-    async def likelihood(self, instruction: str, answer: str) -> Likelihood:
+    async def likelihood(self, instruction: str, answer: str, sample: int = 0) -> Likelihood:
         """How probable the model finds `answer`, its end included, as the reply to `instruction`.
 
         The reply is not written but read: its tokens' log-probabilities as part of the prompt.
@@ -195,7 +198,9 @@ class Client:
         """
         sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=1)
         asked = sampling.as_json()
-        turn_id = stable_id(self.model_fingerprint, None, instruction, asked, 0, {"reply": answer})
+        turn_id = stable_id(
+            self.model_fingerprint, None, instruction, asked, sample, {"reply": answer}
+        )
 
         async def ask() -> Row:
             begun = await self._begun(instruction)
@@ -203,7 +208,7 @@ class Client:
                 {"role": "user", "content": instruction},
                 {"role": "assistant", "content": answer},
             ]
-            extra = {"prompt_logprobs": 0, "add_generation_prompt": False}
+            extra = {"prompt_logprobs": 0, "add_generation_prompt": False, **_anew(sample)}
             reply, seconds = await self._ask(messages, sampling, {}, extra)
             mean = _mean_logprob(reply, begun, self._pack)
             return self._row(
@@ -212,7 +217,7 @@ class Client:
                 "likelihood",
                 instruction,
                 asked,
-                0,
+                sample,
                 reply,
                 seconds,
                 logprobs=json.dumps({"mean": mean}),
@@ -429,6 +434,11 @@ class Conversation:
         ]
         self.parent_id = reply.turn_id
         return reply
+
+
+def _anew(sample: int) -> dict[str, str]:
+    """What keeps another sample from being read out of the prefix cache of the first."""
+    return {"cache_salt": f"sample {sample}"} if sample else {}
 
 
 def _logprobs_of(reply: "ChatCompletion", ids: list[int]) -> dict[int, float]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from localism import reader
 from localism.errors import ConfigError, UsageError
-from localism.reporting.export import replace
+from localism.export.folder import replace
 from localism.skill_names import normalise
 
 COLUMNS = ("skill_id", "name", "cluster", "count", "source", "reason", "exemplar")

@@ -68,9 +68,13 @@ def run(context: Context, asked: Asked) -> tuple[str, ...]:
 
     Raises ConfigError for a bad file or model folder, before an engine is started.
     """
-    rated = read_rated_pairs(asked.preferences) if asked.preferences else None
     own, kin = judge_name(context.config), kinship(context.config)
-    context = _with_second(context, asked.judge, own)
+    return measure(_with_second(context, asked.judge, own), own, kin, asked)
+
+
+def measure(context: Context, own: str, kin: str | None, asked: Asked) -> tuple[str, ...]:
+    """The same for the judge of `context`; own and kin are name and kinship of the run's own."""
+    rated = read_rated_pairs(asked.preferences) if asked.preferences else None
     plan = _plan(context, asked, Plan(judge_name(context.config), own, kin, asked.only), rated)
     _say_costs(context, plan)
     asyncio.run(_ask(context, plan))
@@ -173,9 +177,14 @@ def _say_costs(context: Context, plan: Plan) -> None:
     }
     if plan.calibration and not plan.calibration.impossible:
         counts["length_slope"] = each * plan.calibration.calls
+    if not counts:
+        context.progress.say(f"judge {plan.judge}: nothing to ask")
+        return
     parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    line = f"judge {plan.judge}: at most {sum(counts.values()):,} calls"
-    context.progress.say(f"{line} ({parts}), fewer where the ledger has them" if parts else line)
+    context.progress.say(
+        f"judge {plan.judge}: at most {sum(counts.values()):,} calls ({parts}), fewer where the "
+        "ledger has them"
+    )
 
 
 async def _ask(context: Context, plan: Plan) -> None:

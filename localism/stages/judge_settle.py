@@ -24,7 +24,7 @@ Found = Iterator[tuple[str, Check]]
 """(judge, row)"""
 NO_ANSWERS = "the run has no dev answers yet: localism pick"
 LIKELIHOODS = "a comparison of likelihoods shows the judge no pair, so no position"
-AGREEMENT_USUAL = "AlpacaEval's people 66, GPT-4 67 to 69, always the longer answer 62"
+AGREEMENT_USUAL = "AlpacaEval's people 66, GPT-4 66 to 69, always the longer answer 62"
 POSITION_USUAL = "0 is none; GPT-4-1106: -12 to -21"
 
 
@@ -56,9 +56,9 @@ def _agreement(context: Context, plan: Plan) -> Found:
         return
     how, labels = _drawn(context), plan.rated.labels()
     preference = plan.agreement.of_pairs()
-    people = checks.mean(checks.ceiling(labels), **how).times(100)
+    people = checks.mean(checks.ceiling(labels), **how).honest().times(100)
     beside = f"; people with each other {people.value:.0f}" if people.value is not None else ""
-    right = checks.mean(checks.agreement(preference, labels), **how).times(100)
+    right = checks.mean(checks.agreement(preference, labels), **how).honest().times(100)
     yield (
         plan.judge,
         right.check(
@@ -231,24 +231,13 @@ def _retest(context: Context, plan: Plan) -> Found:
         return
     how = _drawn(context)
     first, again = (_by_pair(plan.retest.first, one) for one in plan.retest.preferences())
-    same = 1 - np.abs(checks.decided(first) - checks.decided(again))
-    moved = np.abs(first - again)
-    yield (
-        plan.judge,
-        checks.mean(checks.mean_of_rows(same), **how)
-        .times(100)
-        .check(
-            "retest",
-            "percent of verdicts that are the same when asked again in another batch; 100 but for "
-            "near ties",
-        ),
-    )
-    yield (
-        plan.judge,
-        checks.mean(checks.mean_of_rows(moved), **how)
-        .times(100)
-        .check("retest_difference", "points by which a preference moves then, in the mean"),
-    )
+    same = checks.mean_of_rows(1 - np.abs(checks.decided(first) - checks.decided(again)))
+    note = "percent of verdicts that are the same when asked again in another batch; 100 but for "
+    note += "near ties"
+    yield plan.judge, checks.mean(same, **how).honest().times(100).check("retest", note)
+    moved = checks.mean(checks.mean_of_rows(np.abs(first - again)), **how).times(100)
+    note = "points by which a preference moves then, in the mean"
+    yield plan.judge, moved.check("retest_difference", note)
 
 
 def _by_pair(asked: Questions, preferences: Array) -> Array:
@@ -295,6 +284,8 @@ def _worst(attacked: Attacked, how: Drawn) -> str:
     if not rises:
         return ""
     style = max(sorted(rises), key=lambda name: rises[name])
+    if rises[style] <= 0:
+        return "; no style of attack wins"
     return f"; most by attacks of style {style} ({rises[style]:+.1f})"
 
 

@@ -127,6 +127,7 @@ def _start_step(context: Context, found: Machines, call: Call) -> subprocess.Pop
     run = str(context.folder.resolve())
     worker = [sys.executable, "-m", "localism", "train-worker", "--run", run, "--call", call.nonce]
     others = found.slurm.others(found.number - 1)
+    _step_log(context).parent.mkdir(exist_ok=True)
     with _step_log(context).open("wb") as output:
         return subprocess.Popen(
             slurm.step(found.slurm, others, worker),

@@ -275,7 +275,7 @@ def accumulation_steps(batch: int, processes: int, micro_batch: int) -> int:
         fix = (
             f"micro_batch = {whole[-1]}"
             if whole
-            else f"CUDA_VISIBLE_DEVICES with fewer than {processes} devices"
+            else f"fewer than {processes} devices (CUDA_VISIBLE_DEVICES, [train].nodes)"
         )
         raise ConfigError(
             f"a batch of {batch} can't be divided over {processes} devices x {micro_batch}",

@@ -15,6 +15,7 @@ import numpy as np
 
 from localism.judging.pairwise import Pairing, orders, verdict_on
 from localism.judging.picking import Comparison, Interval, compare
+from localism.judging.verdicts import LIKELIHOOD, SIDES
 from localism.judging.winrate import Battles
 from localism.records import Sampling
 from localism.serving.client import Client
@@ -26,8 +27,6 @@ NAME, HEADLINE = "alpacaeval", "lc_win_rate"
 SAMPLES = 1
 PROMPTS: Mapping[str, Set[str]] = {}
 """It uses the pairwise prompt of the run's own pack."""
-LIKELIHOOD = "likelihood"
-SIDES = {True: "answer-first", False: "answer-second"}
 
 
 def read(source: Path, suite: str = NAME) -> list[Item]:

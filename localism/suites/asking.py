@@ -33,10 +33,19 @@ async def written(
     sampling = Sampling(temperature, 1.0, judging.max_tokens)
     conversation = client.conversation(sample)
     reply = await conversation.say(prompt, template=template, sampling=sampling, extra=extra)
-    found = json_object(reply.text)
+    # Not in free text: an object in there may be quoted from the answer that is judged.
+    found = json_object(reply.text) if judging.structured else None
     if found is None or not fields.keys() <= found.keys():
         found = read(without_thinking(reply.text))
     return found, reply.text, reply.turn_id
+
+
+def reasons(judging: Judging) -> dict[str, Any]:
+    """Schema of a text before the verdict, at most as many characters as a reply has tokens.
+
+    Without an end to it a judge that repeats itself fills the whole reply and gives no verdict.
+    """
+    return {"type": "string", "maxLength": judging.max_tokens}
 
 
 def json_object(text: str) -> Mapping[str, Any] | None:
@@ -48,6 +57,17 @@ def json_object(text: str) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def on_scale(value: Any, lowest: float, highest: float) -> float | None:
+    """A number, or a text that is one, from lowest to highest; None for anything else."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and lowest <= value <= highest else None
 
 
 def unusable(text: str) -> str:

@@ -1,5 +1,7 @@
 """Rows of a benchmark's public files, with the place of each for error messages."""
 
+import csv
+import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +58,10 @@ class Row:
 
 
 def rows(file: Path) -> Iterator[Row]:
-    """The objects of a JSONL, JSON (a list) or Parquet file. Raises ConfigError."""
+    """The objects of a JSONL, JSON (a list), CSV (with a header) or Parquet file.
+
+    Raises ConfigError.
+    """
     try:
         if file.suffix == ".parquet":
             yield from _parquet(file)
@@ -68,6 +73,9 @@ def rows(file: Path) -> Iterator[Row]:
             where=str(file),
             fix="check the path; JSON files are UTF-8",
         ) from None
+    if file.suffix == ".csv":
+        yield from _csv(file, text)
+        return
     yield from _json_lines(file, text) if file.suffix in JSON_LINES else _json_list(file, text)
 
 
@@ -86,6 +94,22 @@ def _json_list(file: Path, text: str) -> Iterator[Row]:
         )
     for number, value in enumerate(found, 1):
         yield _row(f"{file} entry {number}", value)
+
+
+def _csv(file: Path, text: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for values in reader:
+            row = Row(f"{file} line {reader.line_num}", values)
+            if None in values or None in values.values():
+                row.refuse("the row has not as many cells as the header", "quote texts with commas")
+            yield row
+    except csv.Error as wrong:
+        raise ConfigError(
+            f"this is not CSV: {wrong}",
+            where=f"{file} line {reader.line_num}",
+            fix='put a text that holds " or a line break in quotes, each " in it doubled',
+        ) from None
 
 
 def _parquet(file: Path) -> Iterator[Row]:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from localism.errors import UsageError
-from localism.suites import alpacaeval
+from localism.suites import alpacaeval, flask, mtbench, skillmix, wildbench
 from localism.suites.records import Suite
 from localism.toml_mistakes import likely
 
-PROTOCOLS: dict[str, Suite] = {module.NAME: module for module in (alpacaeval,)}
+PROTOCOLS: dict[str, Suite] = {
+    module.NAME: module for module in (alpacaeval, mtbench, wildbench, flask, skillmix)
+}
 LM_EVAL = "lm-eval"
 """Runs in lm-evaluation-harness, see localism/lmeval/; it has no protocol here."""
 

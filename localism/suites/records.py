@@ -7,6 +7,7 @@ scores; it starts no engine and writes no row.
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ class Item:
     detail: Mapping[str, Any] = field(default_factory=dict)
     """What else the protocol needs; JSON values."""
 
-    @property
+    @cached_property
     def item_id(self) -> str:
         """Stable id of its content."""
         return stable_id(

@@ -147,7 +147,7 @@ def _files(source: Path) -> list[Path]:
         return [source]
     return sorted(
         path for path in source.rglob("*")
-        if path.suffix in (".json", ".jsonl", ".csv", ".parquet") and path.is_file()
+        if path.suffix in (".json", ".jsonl", ".csv", ".parquet", ".txt") and path.is_file()
     )  # fmt: skip
 
 

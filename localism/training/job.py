@@ -20,6 +20,8 @@ RESUME = "resume"
 """Folder of a checkpoint with the trainer's own state: weights in training precision, optimizer."""
 ADAPTER = "adapter"
 """Folder of a checkpoint with the LoRA matrices alone."""
+REMOVED = "removed"
+"""In place of a checkpoint's path, in its row: its weights are gone ([train].keep)."""
 TORN = "checkpoint-*"
 """TRL's own name for a checkpoint, which it keeps until the child has found it whole."""
 
@@ -50,6 +52,8 @@ class Job:
     """Process whose end ends the child."""
     device: str
     """cpu or cuda."""
+    machines: int
+    """How many train together; all see this file, the data and the checkpoints."""
     processes: int
     """One for each GPU of all machines."""
     sharded: bool

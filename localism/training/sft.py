@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str]) -> int:
     """Train as the job file says; an error that a user can fix goes to the log as a line."""
-    job = Job.read(Path(arguments[0]))
+    file, *place = arguments
+    job = Job.read(Path(file))
     is_worker = "LOCAL_RANK" in os.environ
-    end_with_parent(None if is_worker else job.parent)
+    parent = int(place[2]) if place else job.parent
+    end_with_parent(None if is_worker else parent)
     if job.processes > 1 and not is_worker:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-        worker = ["-m", "localism.training.sft", arguments[0]]
         # exec keeps this process and its tie to the parent.
-        os.execv(sys.executable, [sys.executable, *launcher, str(job.processes), *worker])
+        os.execv(sys.executable, [sys.executable, *launcher(job, file, place)])
     try:
         train(job)
     except LocalismError as error:
@@ -38,6 +39,20 @@ def main(arguments: list[str]) -> int:
         append(job, {"error": {"kind": type(error).__name__, **texts}})
         return error.exit_code
     return 0
+
+
+def launcher(job: Job, file: str, place: Sequence[str]) -> list[str]:
+    """torchrun with this machine's processes; `place` is its number and where the others meet it.
+
+    A machine that fails fails all: none is started again, because the stage itself resumes.
+    """
+    words = ["-m", "torch.distributed.run", f"--nproc_per_node={job.processes // job.machines}"]
+    if place:
+        words += [f"--nnodes={job.machines}", f"--node_rank={place[0]}"]
+        words += ["--rdzv_backend=static", f"--rdzv_endpoint={place[1]}"]
+    else:
+        words += ["--standalone"]
+    return [*words, "-m", "localism.training.sft", file]
 
 
 def end_with_parent(parent: int | None) -> None:

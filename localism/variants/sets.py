@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from localism.context import Context
 from localism.errors import UsageError
+from localism.paths import embedded
+from localism.stages.curate import token_counter
 from localism.store import Row, Store
 from localism.training.sets import ACCEPTED, MAIN
 
@@ -71,7 +73,8 @@ def make(context: Context, asked: Asked, maker: Maker) -> str:
         _refuse_another(known[0], asked)
     else:
         check_name(asked.name)
-        _write(store, asked, maker(context, asked))
+        count = token_counter(embedded(context.config.student.path))
+        _write(store, asked, maker(context, asked), count)
     return describe(store, asked.name)
 
 
@@ -96,7 +99,9 @@ def _refuse_another(known: Row, asked: Asked) -> None:
         )
 
 
-def _write(store: Store, asked: Asked, examples: Sequence[SetExample]) -> None:
+def _write(
+    store: Store, asked: Asked, examples: Sequence[SetExample], count: Callable[[str], int]
+) -> None:
     if not examples:
         raise UsageError(
             "there is nothing to make a training set of",
@@ -113,7 +118,15 @@ def _write(store: Store, asked: Asked, examples: Sequence[SetExample]) -> None:
             planned=len(examples),
         )
         rows = [
-            {"set_name": asked.name, "ordinal": ordinal, **asdict(example)}
+            {
+                "set_name": asked.name,
+                "ordinal": ordinal,
+                **asdict(example),
+                "instruction_tokens": None
+                if example.instruction is None
+                else count(example.instruction),
+                "response_tokens": None if example.response is None else count(example.response),
+            }
             for ordinal, example in enumerate(examples)
         ]
         store.add_rows("set_example", rows)

@@ -271,8 +271,8 @@ def test_a_child_that_ran_out_of_memory_names_the_dials(tmp_path: Path) -> None:
     job = planned(tmp_path, recipe())
     log = tmp_path / "train.log"
     log.write_text("an earlier attempt\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n")
-    error = explain(job, 1, log, start=len("an earlier attempt\n"))
+    error = explain(job, 1, log, {"train.log": len("an earlier attempt\n")})
     assert "micro_batch" in error.fix and "gradient_checkpointing = true" in error.fix
     assert "CUDA out of memory" in error.where and "earlier" not in error.where
-    other = explain(job, 1, log, start=log.stat().st_size)
+    other = explain(job, 1, log, {"train.log": log.stat().st_size})
     assert "exit code 1" in other.problem and str(log) in other.fix

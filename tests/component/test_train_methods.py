@@ -19,7 +19,9 @@ from trainings import (
     train_in,
 )
 
+from localism.export.make import Asked, export
 from localism.offline import child_environment
+from localism.store import Store, now
 from localism.training.job import RESUME, Job, settle, whole_checkpoints
 
 pytestmark = pytest.mark.component
@@ -108,6 +110,21 @@ def test_a_lora_checkpoint_is_the_base_with_its_adapter_merged(adapted: Path) ->
         np.testing.assert_allclose(tensor, rounded, rtol=2**-7, atol=1e-6)
     moved = {name for name in ours if not np.array_equal(ours[name], before[name])}
     assert moved == {name for name in ours if "_proj" in name}
+
+
+def test_an_exported_lora_run_is_one_merged_model(adapted: Path, tmp_path: Path) -> None:
+    config = recipe(dtype="auto", method="lora")
+    with Store(adapted / "corpus.duckdb") as store:
+        store.add("run", run_id="r", name="adapted", created_at=now(), version="0",
+                  recipe=config.model_dump_json(), recipe_hash="h", rehearsal=True)  # fmt: skip
+        asked = Asked(tmp_path / "out", what="model", checkpoint="epoch-03")
+        export(store.query, adapted, config, asked)
+    names = {path.name for path in (tmp_path / "out").rglob("*")}
+    assert "config.json" in names and not any(name.startswith("adapter") for name in names)
+    ours, merged = tensors(tmp_path / "out"), tensors(adapted / "checkpoints/epoch-03")
+    assert ours.keys() == merged.keys()
+    assert all(np.array_equal(ours[name], merged[name]) for name in merged)
+    assert "merged into the base" in (tmp_path / "out/README.md").read_text()
 
 
 def test_a_checkpoint_is_stored_in_the_precision_that_the_engine_loads(

@@ -1,9 +1,6 @@
 """`localism run-all` from nothing to a report, on real parts and without a network."""
 
-import html
 import json
-import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +8,7 @@ from pathlib import Path
 import netns
 import pyarrow.parquet
 import pytest
+from browser import Page, chromium
 from pipeline import command, run_all
 
 from localism import offline, reader
@@ -152,8 +150,9 @@ def test_a_changed_recipe_is_refused_with_the_way_out(finished):
 def test_the_export_holds_exactly_the_accepted_examples(finished):
     export = finished.folder / "export"
     for split in ("train", "dev", "test"):
-        lines = [json.loads(line) for line in (export / f"{split}.jsonl").read_text().splitlines()]
-        table = pyarrow.parquet.read_table(export / f"{split}.parquet").to_pylist()
+        path = export / "instruction" / split
+        lines = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+        table = pyarrow.parquet.read_table(path.with_suffix(".parquet")).to_pylist()
         accepted = rows(
             finished.folder,
             "SELECT mix_id FROM candidate JOIN mix USING (mix_id) "
@@ -161,8 +160,25 @@ def test_the_export_holds_exactly_the_accepted_examples(finished):
         )
         assert lines == table
         assert [row["mix_id"] for row in lines] == [row["mix_id"] for row in accepted]
-        assert all(len(row["skills"]) == 2 for row in lines)
+        assert all(len(row["skills"]) == 2 and row["teacher_fingerprint"] for row in lines)
+        assert {row["licence"] for row in lines} == {"apache-2.0"}
     assert "This is a rehearsal" in (export / "README.md").read_text()
+
+
+def test_the_picked_model_is_exported_with_its_verdict(finished, tmp_path):
+    export = command(finished.folder, "export", "--what", "all", "--to", str(tmp_path / "out"))
+    done = subprocess.run([*export, "--json"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    (gain,) = rows(finished.folder, "SELECT * FROM score WHERE metric = 'preference_gain'")
+    card = (tmp_path / "out" / "model" / "README.md").read_text()
+    assert f"**{gain['value']:+.1f} points** of preference over its base on {gain['n']}" in card
+    assert facts["licences"]["conflicts"] == [] and facts["checkpoint"] in card
+    assert all(row["response_tokens_sum"] > 0 for row in facts["splits"])
+    sums = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=tmp_path / "out")
+    assert sums.returncode == 0
+    again = subprocess.run(export, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 2 and "--overwrite" in again.stderr
 
 
 def test_status_and_why_tell_the_story(finished):
@@ -179,43 +195,22 @@ def test_status_and_why_tell_the_story(finished):
         assert part in story.stdout, story.stderr
 
 
-# Runs in a copy of the page: what the browser fetched for it goes into the title.
-WITNESS = """
-<script>addEventListener("load", () => {
-  document.title = JSON.stringify(performance.getEntriesByType("resource").map(e => e.name));
-});</script>
-"""
-
-
-def browse(page: Path, profile: Path) -> tuple[list[str], str, str]:
-    """What Chromium fetched for a page, its DOM after loading, and the browser's log."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("Chromium is not installed")
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    done = subprocess.run(
-        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", *quiet,
-         f"--user-data-dir={profile}", "--enable-logging=stderr", "--virtual-time-budget=4000",
-         "--dump-dom", page.resolve().as_uri()],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    (title,) = re.findall(r"<title>(.*?)</title>", done.stdout)
-    return json.loads(html.unescape(title)), done.stdout, done.stderr
-
-
 def test_the_report_opens_in_chromium_without_requests_or_console_errors(finished, tmp_path):
-    text = (finished.folder / "report.html").read_text()
-    copy = tmp_path / "report.html"
-    copy.write_text(text.replace("</head>", f"{WITNESS}</head>"))
-    fetched, dom, log = browse(copy, tmp_path / "profile")
-    assert [name for name in fetched if not name.startswith("data:")] == []
-    assert "This is a rehearsal" in dom
-    assert dom.count("<svg") == 5
-    assert "CONSOLE" not in log
-
-
-def test_the_witness_would_see_a_request(tmp_path):
-    page = tmp_path / "page.html"
-    outside = '<title>x</title><img src="http://127.0.0.1:9/picture.png">'
-    page.write_text(f"<html><head>{WITNESS}</head><body>{outside}</body></html>")
-    assert browse(page, tmp_path / "profile")[0] == ["http://127.0.0.1:9/picture.png"]
+    program = chromium()
+    if program is None:
+        pytest.skip("Chromium is not installed")
+    report = finished.folder / "report.html"
+    with Page(program, tmp_path / "profile") as browser:
+        browser.open(report)
+        text = browser.run("document.body.innerText")
+        drawn = browser.run(
+            "[...document.querySelectorAll('figure:not([hidden])')]"
+            ".filter(one => one.querySelector('svg [fill]')).map(one => one.dataset.plot)"
+        )
+        panels = browser.run("document.querySelectorAll('[data-plot=curves] .grid svg').length")
+        assert browser.requests == [report.resolve().as_uri()]
+        assert browser.messages == []
+    assert text.index("This is a rehearsal") < text.index("unseen prompts")
+    assert drawn == ["curves", "map", "matrix", "uses", "sizes"]
+    assert panels >= 5
+    assert report.stat().st_size < 5e6

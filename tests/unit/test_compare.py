@@ -1,13 +1,17 @@
 """Trainings side by side: what is paired, what is not, and who is named when nothing is there."""
 
+import csv
+import io
 import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from engines import embedded_config
 
-from localism import compare
-from localism.errors import UsageError
+from localism import compare, reader
+from localism.cli import cli
+from localism.errors import StageError, UsageError
 from localism.reader import CORPUS
 from localism.store import Store, now
 
@@ -124,3 +128,136 @@ def test_unknown_and_unmeasured_names_are_refused_with_those_that_are_there(tmp_
     with pytest.raises(UsageError, match="no training of this run has been measured"):
         compare.compare((), empty, folders())
     assert json.dumps(compare.compare((), own, folders()).as_dicts())
+
+
+def test_runs_that_share_no_prompt_are_compared_with_a_wider_interval(tmp_path: Path) -> None:
+    own = make_run(tmp_path / "first", {"main": 0.5, "k-1": 0.6})
+    other = make_run(tmp_path / "second", {"main": 0.6})
+    with Store(other / CORPUS) as store:
+        store.execute("UPDATE candidate SET instruction = instruction || ' please'")
+    found = rows(compare.compare(("main", "k-1", "second"), own, folders(own, other)))
+    paired, strangers = found["k-1"], found["second"]
+    assert paired["basis"] == "paired by prompt" and strangers["basis"] == "unpaired"
+    assert paired["difference"] == strangers["difference"] == 10.0
+    assert paired["difference_high"] - paired["difference_low"] == 0
+    assert strangers["difference_high"] - strangers["difference_low"] > 0.5
+    table, explanation = compare.narrow(
+        compare.compare(("main", "k-1", "second"), own, folders(own, other))
+    )
+    assert table.as_dicts()[1]["difference"] == "+10.0 (10.0 to 10.0)"
+    assert "k-1: paired by prompt, 12 prompts\nsecond: unpaired" in explanation
+
+
+def test_runs_that_share_their_tuples_are_paired_by_them(tmp_path: Path) -> None:
+    folders_of = []
+    for name, level in (("first", 0.5), ("second", 0.6)):
+        folders_of.append(make_run(tmp_path / name, {"main": level}))
+        with Store(folders_of[-1] / CORPUS) as store:
+            for number in range(PROMPTS):
+                store.add(
+                    "skill", skill_id=f"s{number}", name=f"skill_{number}", cluster_id="c",
+                    rare=True, count=1, hdbscan_label=-1, strength=0.0,
+                )  # fmt: skip
+                store.add("mix_skill", mix_id=f"m{number}", position=0, skill_id=f"s{number}")
+            store.execute(f"UPDATE candidate SET response = '{name}'")
+    found = rows(compare.compare(("main", "second"), folders_of[0], folders(*folders_of)))
+    assert (found["second"]["basis"], found["second"]["prompts"]) == ("paired by tuple", PROMPTS)
+
+
+def test_the_papers_tables_are_filled_by_one_run_or_several(tmp_path: Path) -> None:
+    own = make_run(tmp_path / "first", {"main": 0.5, "brevity-20": 0.4, "k-1": 0.3})
+    with Store(own / CORPUS) as store:
+        for name, kind, settings in (
+            ("brevity-20", "brevity", {"share": 0.2, "seed": 0}),
+            ("k-1", "k", {"k": 1, "seed": 0}),
+        ):
+            store.add(
+                "training_set", set_name=name, kind=kind, source="accepted",
+                settings=json.dumps(settings), planned=1,
+            )  # fmt: skip
+            store.add(
+                "set_example", set_name=name, ordinal=0, skills=["a"], instruction="Ask",
+                response="so", status="accepted", changed=True, instruction_tokens=1,
+                response_tokens=3,
+            )  # fmt: skip
+    read = compare.reading(own)
+    found = {table.number: rows.as_dicts() for table, rows in compare.paper_tables([("a", read)])}
+    assert list(found) == ["2", "6", "14"]  # one k is no comparison
+    (base, brief) = found["6"]
+    assert base["training"] == "main" and "difference" in base
+    assert (brief["share"], brief["difference"], brief["prompts"]) == (0.2, -10.0, PROMPTS)
+    assert (brief["effect"] or 0) < -5  # preferences hardly vary within a side
+    assert {row["training"]: row["k"] for row in found["2"]} == {"main": None, "k-1": 1.0}
+    lengths = {row["set_name"]: row for row in found["14"]}
+    assert (lengths["k-1"]["response_tokens"], lengths["k-1"]["response_characters"]) == (3.0, 2.0)
+    (both,) = compare.paper_tables([("a", read), ("b", read)], ["6"])
+    assert [row["run"] for row in both[1].as_dicts()] == ["a", "a", "b", "b"]
+    assert compare.paper_tables([("a", read)], ["13"])[0][1].rows == []
+
+
+def test_differences_in_sql_are_those_of_compare(tmp_path: Path) -> None:
+    own = make_run(tmp_path / "first", {"main": 0.5, "accepted.seed1": 0.55, "k-1": 0.3})
+    with Store(own / CORPUS) as store:
+        store.execute("UPDATE training SET set_name = 'accepted', seed = 1 WHERE name LIKE 'acc%'")
+        store.execute("UPDATE training SET seed = 1 WHERE name = 'k-1'")
+        store.execute(
+            "UPDATE judgment SET preference = preference + 0.03 * (hash(mix_id) % 5)"
+            " WHERE model_id LIKE 'k-1%'"
+        )
+    (row,) = compare.reading(own)("FROM ablations WHERE training = 'k-1'")
+    assert row["compared_with"] == "accepted.seed1"  # the same seed
+    (other,) = (
+        one
+        for one in compare.compare(("accepted.seed1", "k-1"), own, folders()).as_dicts()
+        if one["training"] == "k-1"
+    )
+    for name in ("difference", "difference_low", "difference_high"):
+        assert row[name] == pytest.approx(other[name], abs=0.5)
+    assert row["difference"] == pytest.approx(other["difference"], abs=0.051)
+    assert row["effect"] == pytest.approx(other["effect"], abs=0.006)
+
+
+def test_a_corpus_of_an_older_localism_says_what_to_do(tmp_path: Path) -> None:
+    own = make_run(tmp_path / "first", {"main": 0.5})
+    import duckdb
+
+    with duckdb.connect(str(own / CORPUS)) as corpus:
+        corpus.execute("DROP VIEW ablations")
+    with pytest.raises(StageError, match="of an older localism") as refused:
+        compare.compare((), own, folders())
+    assert "localism report --run first" in refused.value.fix
+
+
+@pytest.mark.parametrize("arguments", [[], ["--table", "all"], ["--table", "14"]])
+def test_the_command_fits_80_columns_and_speaks_every_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    own = make_run(tmp_path / "first", {"main": 0.5, "brevity-20.seed1": 0.4})
+    with Store(own / CORPUS) as store:
+        store.execute("UPDATE training SET set_name = 'accepted'")
+    (own / "recipe.json").touch()
+
+    def said(*more: str) -> str:
+        done = CliRunner().invoke(cli, ["compare", *arguments, "--run", str(own), *more])
+        assert done.exception is None, done.exception
+        return done.output
+
+    assert max(map(len, said().splitlines())) <= 80
+    assert json.loads(said("--json")) == json.loads(said("--format", "json"))
+    if "all" in arguments:
+        assert "localism variant" in said()
+        refused = CliRunner().invoke(
+            cli, ["compare", *arguments, "--run", str(own), "--format", "csv"]
+        )
+        assert isinstance(refused.exception, UsageError)
+    else:
+        assert "| --- |" in said("--format", "markdown")
+        assert len(list(csv.DictReader(io.StringIO(said("--format", "csv"))))) > 0
+
+
+def test_a_run_that_is_at_work_is_compared_through_its_socket(tmp_path: Path) -> None:
+    own = make_run(tmp_path / "first", {"main": 0.5, "k-1": 0.6})
+    alone = compare.compare((), own, folders())
+    with Store(own / CORPUS) as store, reader.answering(store, own):
+        assert compare.compare((), own, folders()) == alone

@@ -18,7 +18,7 @@ from localism.curation.gates import Markers, complete, no_markers, parsed, says_
 from localism.curation.meanings import Meanings
 from localism.curation.strict import KEYS, Rejected, too_strict
 from localism.errors import StageError
-from localism.reporting.facts import rejected_examples
+from localism.reporting.examples import rejected_examples
 from localism.stages import curate
 from localism.stages.curate_alike import kept_apart
 from localism.store import Store
@@ -606,7 +606,7 @@ def test_the_report_is_given_three_shortened_rejected_examples_a_gate(context: C
     write(context.store, "test", UNLIKE[6])
     with pytest.raises(StageError, match="train"):
         curate.run(context)
-    rows = rejected_examples(context.store)
+    rows = rejected_examples(context.store, long=400)
     assert [(row["gate"], row["n"], row["mix_id"]) for row in rows] == [
         ("repetition", 5, "m0"),
         ("repetition", 5, "m1"),

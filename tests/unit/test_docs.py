@@ -90,8 +90,8 @@ def test_exit_codes_and_three_lines(tmp_path, monkeypatch):
         (["run-all", "--models", "folder"], 3, "error: no models.toml here"),
         (["sql", "SELECT 1"], 2, "error: no run named"),
         (["run-all", "--models", "absent.toml"], 3, "error: no models.toml here"),
-        (["run-all", "--nonsense"], 2, "Usage:"),
-        (["nonsense"], 2, "Usage:"),
+        (["run-all", "--nonsense"], 2, "error: no such option '--nonsense'"),
+        (["nonsense"], 2, "error: no such command 'nonsense'"),
     ]:
         done = subprocess.run(
             [sys.executable, "-m", "localism", *arguments], capture_output=True, text=True

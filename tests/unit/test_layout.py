@@ -157,6 +157,7 @@ def test_the_tree_in_the_readme_is_the_real_one():
         "air-gap.md",
         "embedded-models.md",
         "curation.md",
+        "export.md",
         "judges.md",
         "evaluation.md",
     ],

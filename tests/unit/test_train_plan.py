@@ -15,19 +15,18 @@ from localism.paths import embedded
 from localism.stages import train, train_plan
 from localism.stages.pick_keep import discard
 from localism.stages.train_plan import (
-    Gpus,
     Shape,
     accumulation_steps,
     check_disk,
     derive_epochs,
     derive_learning_rate,
     derive_micro_batch,
-    find_gpus,
     largest_divisor,
     resume_bytes,
     shape_of,
     state_bytes,
 )
+from localism.training.gpus import Gpus, find_gpus
 from localism.training.job import Job, whole_checkpoints
 from localism.training.recorder import check_loss
 from localism.training.sets import main_training

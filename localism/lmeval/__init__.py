@@ -1,0 +1,1 @@
+"""Benchmarks by lm-evaluation-harness, offline: staged data, a process of its own, a sandbox."""
