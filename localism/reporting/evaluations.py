@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from localism import compare
+from localism.reader import Table
 from localism.store import Row, Store
 
 # How to read what is known of a judge; a metric that is not here is shown without.
@@ -127,10 +128,22 @@ def trainings(store: Store, folder: Path) -> dict[str, Any] | None:
         "scale": _around_zero(rows, keys),
         "bases": sorted({row["basis"] for row in rows if row["basis"]}),
         "paper": [
-            {"about": about, "table": compare.condensed(table)}
+            {"about": about, "columns": _columns(compare.condensed(table))}
             for about, table in compare.paper_tables([("", store.query)])
         ],
     }
+
+
+def _columns(table: Table) -> list[dict[str, Any]]:
+    """Name, cells, and whether they are numbers; numbers that are all whole without a fraction."""
+    found = []
+    for name, cells in zip(table.columns, zip(*table.rows, strict=True), strict=True):
+        known = [cell for cell in cells if cell is not None]
+        is_number = all(isinstance(cell, int | float) for cell in known)
+        if is_number and all(float(cell).is_integer() for cell in known):
+            cells = tuple(None if cell is None else int(cell) for cell in cells)
+        found.append({"name": name, "cells": cells, "is_number": is_number})
+    return found
 
 
 def _around_zero(rows: list[Row], keys: tuple[str, ...]) -> list[float]:
