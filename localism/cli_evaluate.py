@@ -30,7 +30,13 @@ import click
 def stage(name: str, source: Path, staged: Path) -> None:
     """Bring a benchmark's files in: checked, fingerprinted, and ready for --suite."""
     from localism.suites import staging
+    from localism.suites.known import LM_EVAL
 
+    if name == LM_EVAL:
+        from localism.lmeval import staging as lm_staging
+
+        click.echo(lm_staging.stage(source, staged / LM_EVAL))
+        return
     found = staging.stage(name, source, staged)
     click.echo(
         f"{name}: {len(found.items):,} items, fingerprint {found.fingerprint}, in {staged / name}"

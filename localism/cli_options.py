@@ -148,6 +148,8 @@ class SuiteOptions(NamedTuple):
     """Take the sample that ships where nothing is staged."""
     limit: int | None = None
     """Only the first items of each suite."""
+    allow_unsandboxed_code: bool = False
+    """Run programs that a model wrote for HumanEval even where no sandbox can be made."""
 
 
 MODEL_TEXT = (
@@ -181,6 +183,12 @@ def suite_options(stage: str) -> Any:
         @click.option(
             "--limit", type=click.IntRange(1), metavar="N", help="Only the first N items of each."
         )
+        @click.option(
+            "--allow-unsandboxed-code",
+            "unsandboxed",
+            is_flag=True,
+            help="lm-eval: run HumanEval's programs even where no sandbox can be made.",
+        )
         @functools.wraps(command)
         def with_suites(
             names: tuple[str, ...],
@@ -188,13 +196,15 @@ def suite_options(stage: str) -> Any:
             judge: str | None,
             sample: bool,
             limit: int | None,
+            unsandboxed: bool,
             **own: Any,
         ) -> None:
             if click.get_current_context().invoked_subcommand:
                 return
             if not names and (answering or judge or sample or limit):
                 raise click.UsageError("--model, --judge, --sample and --limit belong to --suite")
-            wanted = SuiteOptions(names, answering or ("picked", "base"), judge, sample, limit)
+            models = answering or ("picked", "base")
+            wanted = SuiteOptions(names, models, judge, sample, limit, unsandboxed)
             command(**own, suites=wanted if names else None)
 
         return with_suites

@@ -52,7 +52,7 @@ def sql(words: tuple[str, ...], name: str, form: str) -> None:
     help="On this machine alone.",
 )
 def ui(name: str, pages: str | None, port: int) -> None:
-    """DuckDB's own UI in the browser, on a read-only copy of the corpus as it is now.
+    """DuckDB's own UI in the browser, on a copy of the corpus as it is now.
 
     Needs DuckDB's extension `ui` on this machine and a copy of its pages: docs/sql.md says how.
     """

@@ -5,6 +5,7 @@ that is done in the UI can stall a run or change it. The extension is only loade
 Its pages are not in it: it fetches them from a web server at every start, by default from DuckDB's.
 """
 
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -25,10 +26,10 @@ SECONDS_TO_ANSWER = 20.0
 
 @contextmanager
 def served(folder: Path, pages: str | None, port: int) -> Iterator[str]:
-    """The UI's address while this is open; the corpus is attached read-only as `corpus`.
+    """The UI's address while this is open; the copy is gone afterwards.
 
-    Raises MachineError where the extension is not installed, UsageError without `pages`, and
-    ConfigError when they do not come from there.
+    Raises MachineError where the extension is not installed, UsageError without `pages` or where
+    the port is taken, and ConfigError when the pages do not come.
     """
     extension = _extension()
     if pages is None:
@@ -39,6 +40,7 @@ def served(folder: Path, pages: str | None, port: int) -> Iterator[str]:
             fix="--pages URL names a copy of them inside your network (or that address itself, if "
             "it may be reached); `localism sql` needs none",
         )
+    _check_port(port)
     with TemporaryDirectory(prefix="localism-ui-") as place:
         copy = Path(place) / reader.CORPUS
         copy_corpus(folder, copy)
@@ -48,8 +50,9 @@ def served(folder: Path, pages: str | None, port: int) -> Iterator[str]:
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
         }
-        with duckdb.connect(config=settings) as connection:
-            yield _start(connection, extension, copy, pages, port)
+        # Not read-only, which the UI cannot work with (duckdb-ui, issue 61): it is a copy.
+        with duckdb.connect(str(copy), config=settings) as connection:
+            yield _start(connection, extension, pages, port)
             connection.execute("CALL stop_ui_server()")
 
 
@@ -70,14 +73,24 @@ def _extension() -> Path:
     )
 
 
-def _start(
-    connection: duckdb.DuckDBPyConnection, extension: Path, copy: Path, pages: str, port: int
-) -> str:
+def _check_port(port: int) -> None:
+    """UsageError where something listens already: the UI would leave the place to it in silence."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError as taken:
+            raise UsageError(
+                f"port {port} cannot be had: {taken.strerror}",
+                where="--port",
+                fix="end what listens there (another `localism ui`?), or name another port",
+            ) from None
+
+
+def _start(connection: duckdb.DuckDBPyConnection, extension: Path, pages: str, port: int) -> str:
     # The extension keeps its notebooks there and makes no parents.
     (Path.home() / ".duckdb").mkdir(exist_ok=True)
-    connection.execute(f"ATTACH {_quoted(copy)} AS corpus (READ_ONLY)")
     connection.execute(f"LOAD {_quoted(extension)}")
-    connection.execute("USE corpus")
     connection.execute(f"SET ui_local_port = {port}")
     connection.execute(f"SET ui_remote_url = {_quoted(pages)}")
     connection.execute("CALL start_ui_server()")
@@ -90,7 +103,7 @@ def _start(
         raise ConfigError(
             "the pages of DuckDB's UI cannot be had",
             where=f"--pages {pages}: {reason}",
-            fix="name a web server that has a copy of them; another --port if this one is taken",
+            fix="name a web server that has a copy of them",
         ) from None
 
 

@@ -200,7 +200,8 @@ def of_run(config: Config, sources: Mapping[str, Licence] | None = None) -> RunL
     data = together(list(written.values()))
     judges = [roles["judge"]] if roles["judge"].restricts else []  # it wrote nothing, but it chose
     model = together([data, roles["student"], *judges])
-    return RunLicences(roles, data, model, tuple(_conflicts(written, roles)))
+    parts = {role: roles[role] for role in (*written, "student", "judge")}
+    return RunLicences(roles, data, model, conflicts(parts, roles["student"]))
 
 
 def of_role(config: Config, role: str) -> Licence:
@@ -242,10 +243,11 @@ def together(parents: Sequence[Licence]) -> Licence:
     )
 
 
-def _conflicts(written: Mapping[str, Licence], roles: Mapping[str, Licence]) -> Iterator[str]:
-    """What a licence forbids; improving models of its own family is no conflict."""
-    student = roles["student"]
-    for role, licence in {**written, "student": student, "judge": roles["judge"]}.items():
+def conflicts(parents: Mapping[str, Licence], student: Licence) -> tuple[str, ...]:
+    """What the licences of these forbid; improving models of its own family is no conflict."""
+    found: dict[str, list[str]] = {}
+    for role, licence in parents.items():
         own_family = licence.forbids != NON_COMMERCIAL and licence.name == student.name
         if licence.forbids and not own_family:
-            yield f"{role} ({licence.name}) forbids {licence.forbids}"
+            found.setdefault(f"({licence.name}) forbids {licence.forbids}", []).append(role)
+    return tuple(f"{' and '.join(roles)} {what}" for what, roles in found.items())

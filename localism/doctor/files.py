@@ -10,6 +10,7 @@ from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
 from localism.doctor.findings import Finding, gigabytes
 from localism.errors import LocalismError
+from localism.lmeval import running
 from localism.packing.contents import NOT_CARRIED
 from localism.paths import EMBEDDED, embedded
 from localism.prompting.packs import load_pack
@@ -153,6 +154,7 @@ def _benchmarks(config: Config) -> Iterator[Finding]:
 def _suites(config: Config) -> Iterator[Finding]:
     for name in config.evaluate.suites:
         if name == LM_EVAL:
+            yield _harness()
             continue
         try:
             found = staging.load(
@@ -163,6 +165,14 @@ def _suites(config: Config) -> Iterator[Finding]:
             continue
         sample = ", a sample and not the benchmark" if found.is_sample else ""
         yield Finding("pass", "suites", f"{found.name}: {len(found.items):,} items{sample}")
+
+
+def _harness() -> Finding:
+    try:
+        running.installed_harness()
+    except LocalismError as wrong:
+        return of_error("suites", wrong)
+    return Finding("pass", "suites", "lm-eval: the harness is installed")
 
 
 def _licences(config: Config) -> Iterator[Finding]:

@@ -19,7 +19,13 @@ from localism.doctor.memory import OVERHEAD_BYTES, Needed, needed
 from localism.errors import LocalismError
 from localism.paths import embedded
 from localism.serving.server import MANY_FILES
-from localism.stages.train_plan import derive_epochs, state_bytes, weight_bytes
+from localism.stages.train_plan import (
+    derive_epochs,
+    passing_bytes,
+    shape_of,
+    state_bytes,
+    weight_bytes,
+)
 from localism.training.gpus import Gpus, find_gpus
 
 LOCKED = (
@@ -211,12 +217,15 @@ def _training(config: Config, gpus: Gpus) -> Iterator[Finding]:
         parameters = weights.parameter_count(folder)
     except (LocalismError, OSError):
         return
-    state = state_bytes(config.train.method, parameters, max(1, gpus.number))
+    devices, shape = max(1, gpus.number), shape_of(folder)
+    state = state_bytes(config.train.method, parameters, devices, shape)
+    if gpus.number:
+        state += passing_bytes(config.train.method, parameters, devices, shape)
     room = gpus.memory if gpus.number else _available_ram()
     if room is None:
         return
     where = "each GPU" if gpus.number else "RAM"
-    said = f"{config.train.method}: {gigabytes(state)} of states in {gigabytes(room)} of {where}"
+    said = f"{config.train.method}: {gigabytes(state)} of weights, gradients and optimizer in {gigabytes(room)} of {where}"
     if state > 0.8 * room:
         yield Finding(
             "fail", "training memory", said,

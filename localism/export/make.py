@@ -1,7 +1,6 @@
 """What `localism export` was asked for -> one whole folder of data, model, or both."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ from localism.export import cards, data, model
 from localism.export.folder import whole_folder
 from localism.export.rows import SPLITS, Row, TrainingSet, training_set
 from localism.export.shapes import KINDS
-from localism.licences import RunLicences, of_run
+from localism.licences import RunLicences, conflicts, of_run
 from localism.paths import embedded
 from localism.records import Split
 from localism.training.sets import ACCEPTED
@@ -65,6 +64,9 @@ def export(read: Read, run_folder: Path, config: Config, asked: Asked) -> Row:
     sets = {"data": [chosen], "model": [trained], "all": [chosen, trained]}[asked.what]
     sources = {name: one for of in sets for name, one in data.parents(config, of).items()}
     licences = of_run(config, sources)
+    if asked.what == "data":  # there is nothing of student and judge in it
+        against = conflicts(sources, licences.roles["student"])
+        licences = replace(licences, conflicts=against)
     _check_licences(licences, asked)
     facts: Row = {"to": str(asked.target), "what": asked.what, "run": run_folder.name}
     needed = sum(path.stat().st_size for path in files)
@@ -108,15 +110,11 @@ def _trained_on(read: Read, row: Row) -> TrainingSet:
 
 def _check_licences(licences: RunLicences, asked: Asked) -> None:
     """Stop at what a licence forbids until somebody says that it is known."""
-    conflicts: Sequence[str] = licences.conflicts
-    if conflicts and not asked.accept_licences:
+    if licences.conflicts and not asked.accept_licences:
+        found = {one.source: role for role, one in licences.roles.items() if one.forbids}
         raise UsageError(
-            f"a licence stands against this export: {'; '.join(conflicts)}",
-            where="; ".join(
-                f"{role}: {licence.source}"
-                for role, licence in licences.roles.items()
-                if licence.forbids
-            ),
+            f"a licence stands against this export: {'; '.join(licences.conflicts)}",
+            where="; ".join(f"{role}: {source}" for source, role in found.items()),
             fix="read it; --accept-licences exports for uses that it permits",
         )
 

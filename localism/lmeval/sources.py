@@ -99,20 +99,20 @@ def _by_readme(folder: Path, config: str | None, split: str) -> tuple[Path, ...]
         described = yaml.safe_load(matter[1])
     except yaml.YAMLError:
         return ()  # a card is prose for people; the usual names are tried instead
-    configs = described.get("configs") if isinstance(described, dict) else None
-    for entry in configs or []:
-        if isinstance(entry, dict) and entry.get("config_name") in (
-            (config,) if config else (None, "default")
-        ):
-            return _of_patterns(readme, entry, split)
-    return ()
+    listed = described.get("configs") if isinstance(described, dict) else None
+    entries = [entry for entry in _as_list(listed) if isinstance(entry, dict)]
+    if config is not None or len(entries) > 1:
+        entries = [one for one in entries if one.get("config_name") == (config or "default")]
+    return _of_patterns(readme, entries[0], split) if entries else ()
 
 
 def _of_patterns(readme: Path, entry: dict[str, Any], split: str) -> tuple[Path, ...]:
-    listed = entry.get("data_files")
-    named = [one for one in listed or [] if isinstance(one, dict) and one.get("split") == split]
-    patterns = [pattern for one in named for pattern in _as_list(one.get("path"))]
-    root = readme.parent / (entry.get("data_dir") or "")
+    listed = [one for one in _as_list(entry.get("data_files")) if isinstance(one, dict)]
+    paths = [
+        path for one in listed if one.get("split") == split for path in _as_list(one.get("path"))
+    ]
+    patterns = [str(path).lstrip("/") for path in paths]
+    root = readme.parent / str(entry.get("data_dir") or "")
     found = [sorted(root.glob(pattern)) for pattern in patterns]
     missing = [pattern for pattern, files in zip(patterns, found, strict=True) if not files]
     if missing:
@@ -135,7 +135,7 @@ def _by_name(folder: Path, config: str | None, split: str) -> tuple[Path, ...]:
         is_plain = bool(plain.match(path.stem)) or parts[-1:] == (split,)
         if config and (with_config.match(path.stem) or (is_plain and config in parts)):
             own.append(path)
-        elif is_plain and not set(parts) - {"data", split}:
+        elif is_plain and (config is None or not set(parts) - {"data", split}):
             common.append(path)
     return _one_kind(folder, own or common)
 
@@ -160,8 +160,8 @@ def _present(index: Path, files: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(files)
 
 
-def _as_list(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or [])
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
 
 
 # ---- rows ----------------------------------------------------------------------------------------

@@ -24,10 +24,12 @@ from localism.prompting.packs import load_pack
 from localism.records import Sampling
 from localism.serving.server import serve
 from localism.serving.swap import check_fits
+from localism.stages import evaluate_lm
 from localism.stages.pick import Contestant, Tally
 from localism.stages.pick_keep import REMOVED, removed_weights
 from localism.stages.train_plan import TEMPLATE
 from localism.suites import prompts, rows
+from localism.suites.known import LM_EVAL
 from localism.suites.records import Judging
 from localism.suites.staging import Staged, load
 
@@ -50,12 +52,21 @@ def run(context: Context, asked: SuiteOptions) -> str:
         rows.note(context.store, suite)
     asyncio.run(_answer(context, staged, contestants))
     asyncio.run(_judge(context, staged, contestants, judging, is_own=asked.judge is None))
-    return "\n".join(_settle(context, suite, judging) for suite in staged)
+    said = [_settle(context, suite, judging) for suite in staged]
+    if LM_EVAL in asked.suites:
+        said.append(evaluate_lm.run(context, asked, contestants))
+    return "\n".join(said)
 
 
 def load_all(context: Context, asked: SuiteOptions) -> list[Staged]:
-    """The benchmarks asked for; UsageError or ConfigError for one that cannot be used."""
-    return [_load(context, name, asked) for name in dict.fromkeys(asked.suites)]
+    """The benchmarks asked for; UsageError or ConfigError for one that cannot be used.
+
+    Not lm-eval, which is no suite of ours, but it is looked at too.
+    """
+    if LM_EVAL in asked.suites:
+        evaluate_lm.check(context, asked)
+    names = [name for name in dict.fromkeys(asked.suites) if name != LM_EVAL]
+    return [_load(context, name, asked) for name in names]
 
 
 def _load(context: Context, name: str, asked: SuiteOptions) -> Staged:

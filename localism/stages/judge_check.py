@@ -111,11 +111,10 @@ def _plan(context: Context, asked: Asked, plan: Plan, rated: RatedPairs | None) 
         plan.agreement = questions(pairs_of(plan.rated), both=config.both_orders())
     dev = held_out(context.store, "dev")
     items = _drawn([*dev, *held_out(context.store, "test")], asked.limit or ITEMS, config.seed)
-    some = _drawn(dev, asked.limit or ITEMS, config.seed)
-    if judge != own and {"second_judge", "self_preference"} & set(asked.only):
-        pairs = own_pairs(context.store, some)
-        plan.second = questions(pairs, both=is_letter, known_as=judge) if pairs else None
-    _plan_retest(context, plan, own_pairs(context.store, some), asked.limit or RETESTED)
+    pairs = own_pairs(context.store, _drawn(dev, asked.limit or ITEMS, config.seed))
+    if pairs and judge != own and {"second_judge", "self_preference"} & set(asked.only):
+        plan.second = questions(pairs, both=is_letter, known_as=judge)
+    _plan_retest(context, plan, pairs, asked.limit or RETESTED)
     if "injection" in asked.only and items:
         plan.attacked = attacked(items, both=config.both_orders())
     if "length_slope" in asked.only and not _slope_is_known(context, plan):

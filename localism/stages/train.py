@@ -21,12 +21,14 @@ from localism.stages.train_child import record_checkpoints, supervise
 from localism.stages.train_plan import check, check_disk, plan
 from localism.training.job import (
     RESUME,
+    Checkpoint,
     Job,
     drop_resume_states,
     log_lines,
     settle,
     whole_checkpoints,
 )
+from localism.training.saving import is_sharded
 from localism.training.sets import Training, accepted, examples, main_training
 
 __all__ = ["check", "run"]
@@ -53,6 +55,7 @@ def _run_one(context: Context, training: Training) -> str:
     done = whole_checkpoints(checkpoints)
     if not done or done[-1].epoch < job.epochs:
         last = settle(job)
+        _check_resumable(job, last)
         job = replace(job, resume_from=str(last.folder / RESUME) if last else None)
         check_disk(job, last.epoch if last else 0)
         job.write(work / "job.json")
@@ -75,6 +78,17 @@ def _check_same_training(context: Context, work: Path, job: Job) -> None:
             "the checkpoints here were trained on other data, another base model or other settings",
             where=job.checkpoints,
             fix=f"`localism fork {context.folder.name} NEW` trains anew in a run of its own",
+        )
+
+
+def _check_resumable(job: Job, last: Checkpoint | None) -> None:
+    """The trainer's state of one process and that of sharded ones are not each other's."""
+    if last and is_sharded(last.folder / RESUME) != job.sharded:
+        was, now = ("one GPU", "several")[:: 1 if job.sharded else -1]
+        raise StageError(
+            f"epochs 1 to {last.epoch} were trained on {was}, and on {now} they can't be continued",
+            where=str(last.folder / RESUME),
+            fix=f"train on {was} again, or move {job.checkpoints} away to start from the first",
         )
 
 

@@ -225,22 +225,21 @@ def derive_micro_batch(
         return largest_divisor(share, CPU_MICRO_BATCH), ""
     if gpus.memory is None:
         return 1, " (nvidia-smi does not say how much memory there is)"
-    state = state_bytes(section.method, weights.parameter_count(base), devices)
-    room = MEMORY_SHARE * gpus.memory - state
+    parameters = weights.parameter_count(base)
+    fixed = state_bytes(section.method, parameters, devices, shape)
+    fixed += passing_bytes(section.method, parameters, devices, shape)
+    room = MEMORY_SHARE * gpus.memory - fixed
     if room <= 0:
         raise MachineError(
-            f"training needs {_gigabytes(state)} on each GPU for weights and optimizer alone, and"
-            f" {_gigabytes(MEMORY_SHARE * gpus.memory)} of each are to be used",
+            f"training needs {_gigabytes(fixed)} on each GPU for weights, gradients and optimizer,"
+            f" and {_gigabytes(MEMORY_SHARE * gpus.memory)} of each are to be used",
             where=f"{devices} x {_gigabytes(gpus.memory)}, [train].method = {section.method!r}",
             fix="more GPUs, a smaller student, or [train].method = 'lora'",
         )
     length = min(section.max_length, shape.positions or section.max_length)
-    # The trainer never holds a batch's logits; the loss on dev does, for one example at a time.
-    logits = length * shape.vocabulary * (FLOAT32 + HALF)
-    each = length * token_bytes(shape, section.gradient_checkpointing)
-    most = int((room - logits) / each)
+    most = int(room / (length * token_bytes(shape, section.gradient_checkpointing, devices)))
     found = largest_divisor(share, max(1, most))
-    return found, f" (of {_gigabytes(gpus.memory)}, {_gigabytes(state)} hold weights and optimizer)"
+    return found, f" (of {_gigabytes(gpus.memory)}, {_gigabytes(fixed)} hold weights and optimizer)"
 
 
 def largest_divisor(number: int, limit: int) -> int:
@@ -248,23 +247,42 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
 
 
-def state_bytes(method: str, parameters: int, gpus: int) -> int:
+def state_bytes(method: str, parameters: int, devices: int, shape: Shape) -> int:
     """What each GPU holds all the time: float32 weights, gradients and AdamW's two; or the base.
 
-    Sharded over the GPUs. What LoRA adds is too little to count.
+    Sharded over the GPUs of all machines. What LoRA adds is too little to count.
     """
-    each = HALF if method == "lora" else FLOAT32 + FLOAT32 + ADAM
-    return parameters * each // gpus
+    each = weight_bytes(shape.dtype) if method == "lora" else FLOAT32 + FLOAT32 + ADAM
+    return parameters * each // devices
 
 
-def token_bytes(shape: Shape, checkpointing: bool) -> int:
+def passing_bytes(method: str, parameters: int, devices: int, shape: Shape) -> int:
+    """What each GPU holds for a while in every pass, however small the batch.
+
+    One GPU: autocast's bf16 copies of the weights, and the gradient of TRL's output layer, which is
+    summed apart. Sharded: two gathered blocks and the gradients of one, and the gathered output
+    layer with its gradient in both precisions.
+    """
+    embedding = shape.vocabulary * shape.hidden
+    block = max(0, parameters - 2 * embedding) // max(1, shape.layers)
+    if method == "lora":
+        return 0 if devices == 1 else HALF * (2 * block + embedding)
+    if devices == 1:
+        return HALF * parameters + FLOAT32 * embedding
+    return (3 * HALF + FLOAT32) * block + (2 * HALF + FLOAT32) * embedding
+
+
+def token_bytes(shape: Shape, checkpointing: bool, devices: int) -> int:
     """An estimate of what one token takes on the way forward and back, in bf16.
 
     Inside a block: about 16 vectors of the model's width and 6 of the feed-forward's. With
-    checkpointing one block is whole at a time and the others keep their input.
+    checkpointing one block is whole at a time and the others keep their input, which between blocks
+    is float32 under autocast, on one GPU, and bf16 where the weights are gathered as such.
     """
     block = HALF * (16 * shape.hidden + 6 * shape.inner)
-    return block + shape.layers * HALF * shape.hidden if checkpointing else block * shape.layers
+    if not checkpointing:
+        return block * shape.layers
+    return block + shape.layers * (FLOAT32 if devices == 1 else HALF) * shape.hidden
 
 
 def accumulation_steps(batch: int, processes: int, micro_batch: int) -> int:

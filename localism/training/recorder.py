@@ -177,7 +177,8 @@ def dev_loss(trainer: Any) -> float | None:
             tokens = torch.tensor([row["input_ids"]], device=trainer.args.device)
             labels = torch.tensor([row["labels"]], device=trainer.args.device)
             counted = (labels[:, 1:] != IGNORED).sum()
-            loss = model(input_ids=tokens, labels=labels, use_cache=False).loss
+            # TRL's output layer, as in training: it never holds all logits of an example.
+            loss = model(input_ids=tokens, labels=labels, fused_lm_head=True).loss
             if first + rank < len(rows):
                 sums += torch.stack((loss * counted, counted)).double()
     model.train(was_training)

@@ -55,10 +55,15 @@ def lay_out(written: Path, whole: Path, job: Job, model: Any, *, resumable: bool
         shutil.rmtree(written)
         return
     (written / "training_args.bin").unlink()
-    if list(written.glob("pytorch_model_fsdp*")):  # what FSDP loads instead
+    if is_sharded(written):  # FSDP loads its own file instead
         for path in written.glob("*.safetensors"):
             path.unlink()
     written.rename(whole / RESUME)
+
+
+def is_sharded(state: Path) -> bool:
+    """Whether a trainer's state was written by FSDP."""
+    return any(state.glob("pytorch_model_fsdp*"))
 
 
 def in_dtype(source: Path, target: Path, dtype: str) -> None:

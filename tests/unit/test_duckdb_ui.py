@@ -1,6 +1,7 @@
 """localism ui: what it says where the extension or its pages are missing, and the copy it opens."""
 
 import json
+import socket
 from datetime import datetime
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def test_without_pages_nothing_is_opened_and_the_reason_is_said(folder, home):
     assert isinstance(done.exception, UsageError)
     assert "https://ui.duckdb.org" in done.exception.problem
     assert "--pages URL" in done.exception.fix
+
+
+def test_a_port_that_is_taken_is_said(folder, home):
+    place = home / f".duckdb/extensions/v{duckdb.__version__}/linux_amd64"
+    place.mkdir(parents=True)
+    (place / "ui.duckdb_extension").touch()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        arguments = ["ui", "--run", str(folder), "--pages", "http://x", "--port", port]
+        done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, UsageError) and port in done.exception.problem
 
 
 def test_the_copy_holds_every_row_and_view_and_can_be_made_beside_the_writer(folder, tmp_path):

@@ -268,7 +268,16 @@ def test_what_a_licence_forbids_wants_a_yes(made, tmp_path) -> None:
     exported(research, tmp_path / "out", accept_licences=True)
     card = (tmp_path / "out/README.md").read_text()
     assert 'license: "other"\nlicense_name: "qwen-research"' in card
-    assert "**teacher (Qwen Research License) forbids commercial use**" in card
+    assert "**teacher and judge (Qwen Research License) forbids commercial use**" in card
+
+
+def test_the_bases_licence_stands_against_its_model_and_not_against_data(made, tmp_path) -> None:
+    config = embedded_config(licences={"student": "cc-by-nc-4.0"})
+    research = Made(made.folder, config, made.store)
+    add_checkpoint(made.store, made.folder, STUDENT)
+    exported(research, tmp_path / "data")
+    with pytest.raises(UsageError, match="student .* forbids commercial use"):
+        exported(research, tmp_path / "model", what="model")
 
 
 def test_a_run_that_is_not_curated_has_nothing_to_export(tmp_path) -> None:

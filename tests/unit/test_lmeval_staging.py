@@ -75,11 +75,14 @@ def test_shards_are_found_by_the_readme_of_the_repository(tmp_path):
 def test_the_usual_places_of_a_split_are_known(tmp_path, file):
     write = write_lines if file.endswith("jsonl") else write_parquet
     write(tmp_path / "in" / file, PIQA)
-    if "plain_text" in file:
-        with pytest.raises(ConfigError, match="no split validation"):
-            stage(tmp_path / "in", tmp_path / "out")
-    else:
-        assert stage(tmp_path / "in", tmp_path / "out").staged[0].items == 20
+    assert stage(tmp_path / "in", tmp_path / "out").staged[0].items == 20
+
+
+def test_a_folder_of_another_configuration_is_not_taken_for_the_one_that_is_meant(tmp_path):
+    write_lines(tmp_path / "in/arc_challenge/ARC-Easy/test.jsonl", ARC)
+    assert refusal(tmp_path).problem == "arc_challenge has no split test"
+    write_lines(tmp_path / "in/arc_challenge/ARC-Challenge/test.jsonl", ARC[:7])
+    assert stage(tmp_path / "in", tmp_path / "out").staged[0].items == 7
 
 
 def test_the_same_rows_have_one_fingerprint_whatever_their_format(tmp_path):
@@ -223,7 +226,10 @@ def test_files_that_the_readme_names_and_that_are_absent_are_refused(tmp_path):
     assert refusal(tmp_path).problem == "files of split validation are missing: data/validation-*"
 
 
-@pytest.mark.parametrize("matter", ["configs: [text", "configs: text", "configs: [1]", "just text"])
+@pytest.mark.parametrize(
+    "matter",
+    ["configs: [text", "configs: 5", "configs: [1]", "x", "configs:\n- data_files: x.parquet"],
+)
 def test_a_readme_that_describes_nothing_is_passed_over(tmp_path, matter):
     write_lines(tmp_path / "in/piqa/validation.jsonl", PIQA)
     (tmp_path / "in/piqa/README.md").write_text(f"---\n{matter}\n---\n")
@@ -249,7 +255,11 @@ WRONG = [
     ("piqa", {"sol2": None}, "sol2 is None, not a text"),
     ("mmlu", {"answer": "B"}, "answer is 'B'"),
     ("mmlu", {"choices": ["a", "b", "c"]}, "choices has 3 entries, not 4"),
-    ("truthfulqa_mc1", {"mc1_targets": {"choices": ["a", "b"], "labels": [0, 1]}}, "1 for the firs"),
+    (
+        "truthfulqa_mc1",
+        {"mc1_targets": {"choices": ["a", "b"], "labels": [0, 1]}},
+        "1 for the firs",
+    ),
     ("truthfulqa_mc1", {"mc1_targets": None}, "mc1_targets.choices is no list"),
     ("gsm8k", {"answer": "It is 7."}, "answer does not end in"),
     ("race", {"problems": "[]"}, "problems is not the text of a list"),

@@ -31,7 +31,9 @@ def slurm_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
     """Variables of a job of four machines, and an srun that ends with code 7."""
     program = tmp_path / "bin" / "srun"
     program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\necho 'srun: error: node down'; echo $* > {tmp_path}/argv\nexit 7")
+    program.write_text(
+        f"#!/bin/sh\necho 'srun: error: node down'; echo $* > {tmp_path}/argv\nexit 7"
+    )
     program.chmod(0o755)
     variables = {
         "PATH": f"{program.parent}:{os.environ['PATH']}",
@@ -153,7 +155,9 @@ def test_a_machine_that_is_missing_at_the_deadline_is_an_error_with_the_command(
     context = new_context(config(nodes=3, batch=6, join_timeout_seconds=1))
     job, _ = planned(context)
     answer_with(context, "", "host1-1")
-    with pytest.raises(MachineError, match=r"2 other machines .* after 1 s only host1-1") as missing:
+    with pytest.raises(
+        MachineError, match=r"2 other machines .* after 1 s only host1-1"
+    ) as missing:
         with gathered(context, job, context.folder / "train/job.json"):
             pass
     assert f"localism train-worker --run {context.folder.resolve()}" in missing.value.fix

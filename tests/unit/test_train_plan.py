@@ -22,6 +22,7 @@ from localism.stages.train_plan import (
     derive_learning_rate,
     derive_micro_batch,
     largest_divisor,
+    passing_bytes,
     resume_bytes,
     shape_of,
     state_bytes,
@@ -73,14 +74,14 @@ def test_the_micro_batch_is_what_fits_into_the_memory_that_is_left(
         memory = Gpus(gpus, gigabytes * GIGABYTE)
         return derive_micro_batch(config(**section), STUDENT, EIGHT_BILLION, memory)[0]
 
-    # 64 GB of each are used, 32 hold the state, 3 the logits of a dev example: 12 of 2.3 GB fit.
+    # 64 GB of each are used, 32 hold the state and 6.4 what passes through: 11 of 2.3 GB fit.
     assert found(4, 80) == 8
     assert found(4, 140) > found(4, 80)
     assert found(4, 80, max_length=1024) > found(4, 80)
     assert found(4, 80, gradient_checkpointing=False) == 1, "a little less than one fits"
     assert 64 // 4 % found(4, 140, max_length=256) == 0, "it divides each GPU's share of the batch"
     assert found(1, 80, method="lora") >= 4
-    with pytest.raises(MachineError, match="128.0 GB on each GPU for weights") as refused:
+    with pytest.raises(MachineError, match="146.1 GB on each GPU for weights") as refused:
         found(1, 80)
     assert "[train].method = 'lora'" in refused.value.fix
 
@@ -93,9 +94,19 @@ def test_on_a_cpu_the_micro_batch_is_at_most_eight_and_divides_the_batch() -> No
 
 
 def test_state_is_sixteen_bytes_a_parameter_or_the_base_alone() -> None:
-    assert state_bytes("full", 1_000, 1) == 16_000
-    assert state_bytes("full", 1_000, 4) == 4_000
-    assert state_bytes("lora", 1_000, 1) == 2_000
+    assert state_bytes("full", 1_000, 1, EIGHT_BILLION) == 16_000
+    assert state_bytes("full", 1_000, 4, EIGHT_BILLION) == 4_000
+    assert state_bytes("lora", 1_000, 1, EIGHT_BILLION) == 2_000
+    assert state_bytes("lora", 1_000, 1, EIGHT_BILLION._replace(dtype="float32")) == 4_000
+
+
+def test_a_pass_takes_bf16_copies_on_one_gpu_and_gathered_blocks_on_several() -> None:
+    parameters, output_layer = 8 * 10**9, 128_256 * 4096
+    alone = passing_bytes("full", parameters, 1, EIGHT_BILLION)
+    assert alone == 2 * parameters + 4 * output_layer
+    sharded = [passing_bytes("full", parameters, n, EIGHT_BILLION) for n in (2, 16)]
+    assert sharded[0] == sharded[1] == pytest.approx(6.4e9, rel=0.01), "however many there are"
+    assert passing_bytes("lora", parameters, 1, EIGHT_BILLION) == 0
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused_with_a_size_that_works() -> None:
