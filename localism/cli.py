@@ -5,6 +5,7 @@ import json
 import math
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,9 +33,11 @@ from localism.cli_prompts import prompts
 from localism.cli_skills import skills
 from localism.cli_sql import sql, ui
 from localism.cli_train_worker import train_worker
+from localism.cli_winrate import winrate
 from localism.errors import LocalismError, OutOfTime, UsageError, of_the_system
 from localism.records import STAGES
 
+WATCH_SECONDS = 3.0
 SECTIONS = {
     "Whole pipeline": ("run-all", "doctor", "init", "status", "fork"),
     "One stage, in pipeline order": STAGES,
@@ -182,7 +185,7 @@ def _work(
 
     signal.signal(signal.SIGTERM, _end_once)
     # Only the first stage and the whole pipeline begin a run: elsewhere a new name is a slip.
-    begins = stages is None or stages == STAGES[:1]
+    begins = stages is None or stages[0] == STAGES[0]
     folder = run.folder_of(name) if begins or models else run.existing_folder(name)
     short = click.get_current_context().obj.get("overrides", [])
     with _as_typed():
@@ -231,12 +234,19 @@ def _work(
 )
 @shortcuts("run-all")
 @run_options
+@click.option("--until", type=click.Choice(STAGES), metavar="STAGE", help="End behind this stage.")
 @click.option("--no-doctor", is_flag=True, help="Begin although the doctor finds faults.")
 def run_all(
-    name: str, models: Path | None, overrides: tuple[str, ...], plain: bool, no_doctor: bool
+    name: str,
+    models: Path | None,
+    overrides: tuple[str, ...],
+    plain: bool,
+    until: str | None,
+    no_doctor: bool,
 ) -> None:
     """All nine stages in order, skipping what is done. Call it again to continue a run."""
-    _work(name, models, overrides, plain, None, is_examined=not no_doctor)
+    stages = STAGES[: STAGES.index(until) + 1] if until else None
+    _work(name, models, overrides, plain, stages, is_examined=not no_doctor)
 
 
 STAGE_HELP = {
@@ -350,12 +360,20 @@ def init(machine: str, target: Path) -> None:
 @cli.command(epilog="\b\nExamples:\n  localism status\n  localism status --run first --json")
 @run_option
 @click.option("--json", "as_json", is_flag=True, help="Facts as one JSON object.")
-def status(name: str, as_json: bool) -> None:
+@click.option("--watch", is_flag=True, help="Look again every few seconds until all is done.")
+def status(name: str, as_json: bool, watch: bool) -> None:
     """Which stages are done, the books and the tokens; also while the run is working."""
     from localism import run, status
 
-    facts = status.facts(run.existing_folder(name), run.STAGES)
-    click.echo(json.dumps(facts, indent=2) if as_json else status.render(facts))
+    folder = run.existing_folder(name)
+    while True:
+        facts = status.facts(folder, run.STAGES)
+        if watch:
+            click.clear()
+        click.echo(json.dumps(facts, indent=2) if as_json else status.render(facts))
+        if not watch or all(stage["state"] == "done" for stage in facts["stages"]):
+            return
+        time.sleep(WATCH_SECONDS)
 
 
 @cli.command(
@@ -389,55 +407,8 @@ def why(example: str, name: str) -> None:
     click.echo(why.explain(run.existing_folder(name), example))
 
 
-@cli.command(
-    epilog="\b\nExamples:\n  localism winrate preferences.csv --json\n"
-    "  localism winrate preferences.csv --compat --difficulty d.csv --gamed g.json "
-    "--gamed-lengths l.csv"
-)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a model.")
-@click.option("--compat", is_flag=True, help="AlpacaEval 2's own formula.")
-@click.option("--difficulty", type=click.Path(path_type=Path), help="compat: index,difficulty.")
-@click.option("--gamed", type=click.Path(path_type=Path), help="compat: constants (JSON).")
-@click.option("--gamed-lengths", type=click.Path(path_type=Path), help="compat: lengths (CSV).")
-@click.option(
-    "--length-slope",
-    type=float,
-    metavar="PHI",
-    help="The judge's own length slope, where known; below 0 for one that likes length.",
-)
-def winrate(
-    file: Path,
-    as_json: bool,
-    compat: bool,
-    difficulty: Path | None,
-    gamed: Path | None,
-    gamed_lengths: Path | None,
-    length_slope: float | None,
-) -> None:
-    """Win rates of a preference file: model,index,preference,len_model,len_baseline."""
-    from localism.judging.winrate_report import winrate_report
-
-    rows = winrate_report(
-        file,
-        compat=compat,
-        difficulty=difficulty,
-        gamed=gamed,
-        gamed_lengths=gamed_lengths,
-        phi_calibrated=length_slope,
-    )
-    if as_json:
-        click.echo("\n".join(json.dumps(row) for row in rows))
-    else:
-        from localism import tables
-        from localism.reader import Table
-
-        click.echo(
-            tables.render(Table(list(rows[0]), [list(r.values()) for r in rows]), "table"), nl=False
-        )
-
-
 cli.commands["evaluate"].add_command(stage_suite)  # type: ignore[attr-defined]
+cli.add_command(winrate)
 cli.add_command(skills)
 cli.add_command(prompts)
 cli.add_command(variant)

@@ -75,16 +75,15 @@ def _extension() -> Path:
 
 def _check_port(port: int) -> None:
     """UsageError where something listens already: the UI would leave the place to it in silence."""
-    with socket.socket() as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind(("127.0.0.1", port))
-        except OSError as taken:
-            raise UsageError(
-                f"port {port} cannot be had: {taken.strerror}",
-                where="--port",
-                fix="end what listens there (another `localism ui`?), or name another port",
-            ) from None
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return
+    raise UsageError(
+        f"something listens on port {port} already",
+        where="--port",
+        fix="end it (another `localism ui`?), or name another port",
+    )
 
 
 def _start(connection: duckdb.DuckDBPyConnection, extension: Path, pages: str, port: int) -> str:

@@ -225,7 +225,10 @@ def _training(config: Config, gpus: Gpus) -> Iterator[Finding]:
     if room is None:
         return
     where = "each GPU" if gpus.number else "RAM"
-    said = f"{config.train.method}: {gigabytes(state)} of weights, gradients and optimizer in {gigabytes(room)} of {where}"
+    said = (
+        f"{config.train.method}: weights, gradients and optimizer take {gigabytes(state)} of "
+        f"{gigabytes(room)} of {where}"
+    )
     if state > 0.8 * room:
         yield Finding(
             "fail", "training memory", said,

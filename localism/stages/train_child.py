@@ -192,7 +192,7 @@ def explain(job: Job, code: int, log: Path, before: Mapping[str, int]) -> StageE
     fix = f"read {log}; {again}"
     if job.machines > 1:
         fix += "; if the machines don't reach each other, name their network interface in "
-        fix += "NCCL_SOCKET_IFNAME (on CPUs GLOO_SOCKET_IFNAME)"
+        fix += "NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME"
     return StageError(f"training ended with exit code {code}{lost}", where=where, fix=fix)
 
 

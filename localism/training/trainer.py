@@ -1,6 +1,7 @@
 """A job -> TRL's trainer: model, data and the recipe in TRL's words, for the machine at hand."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,6 @@ def build(job: Job) -> Built:
     Raises ConfigError for a chat template that can't be trained on, MachineError for a GPU that
     torch can't use.
     """
-    import accelerate
     import datasets
     import torch
     import transformers
@@ -75,8 +75,7 @@ def build(job: Job) -> Built:
         )
     attention = choose_attention(job)
     if job.sharded:
-        # Asked for in the settings too, which come too late for TRL: it loads the model before.
-        accelerate.utils.enable_fsdp_ram_efficient_loading()
+        shard_from_the_start()
     trainer = Trainer(
         model=job.model,
         args=settings(job, end, attention.implementation),
@@ -193,6 +192,18 @@ def sharding(job: Job) -> dict[str, Any]:
         # FSDP's own: the model's would gather every block once more on the way back.
         "activation_checkpointing": job.gradient_checkpointing,
     }
+
+
+def shard_from_the_start() -> None:
+    """Say early what the settings say too late, as accelerate's own launcher does.
+
+    TRL loads the model before there is an accelerator: every process would hold all of it in float32.
+    And whole state dicts lie in the CPU's memory, for which the processes need gloo beside NCCL.
+    """
+    from accelerate.utils import enable_fsdp_ram_efficient_loading
+
+    os.environ["FSDP_STATE_DICT_TYPE"] = "FULL_STATE_DICT"
+    enable_fsdp_ram_efficient_loading()
 
 
 def keep_precision(plugin: Any) -> None:

@@ -1,11 +1,13 @@
 """Ablations and damage on a copy of the whole run, by the commands that a user types."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import duckdb
 import pytest
+import sql_page
 from pipeline import LIMIT_SECONDS, command
 
 from localism import reader
@@ -54,6 +56,33 @@ def test_a_variant_is_trained_picked_and_measured_beside_the_runs_own(copied):
         copied, "FROM books WHERE pending > 0 OR planned <> accepted + rejected + failed"
     )
     assert books.rows == []
+
+
+def test_trainings_of_runs_are_compared_prompt_by_prompt_and_fill_the_papers_tables(
+    copied, finished
+):
+    name = "brevity-50.seed3"
+    done = call(copied, "compare", "main", name, str(finished.folder), "--json")
+    own, brief, other = json.loads(done.stdout)
+    assert (own["difference"], own["k"], own["set"]) == (None, 2.0, "accepted")
+    assert brief["basis"] == other["basis"] == "paired by prompt"
+    assert brief["prompts"] == own["prompts"] == other["prompts"]
+    assert other["difference"] == other["difference_low"] == other["difference_high"] == 0.0
+    assert brief["difference_low"] <= brief["difference"] <= brief["difference_high"]
+    (row,) = reader.read(copied, f"FROM ablations WHERE training = '{name}'").as_dicts()
+    assert round(row["difference"], 1) == brief["difference"] and row["compared_with"] == "main"
+    table = json.loads(call(copied, "compare", "--table", "6", "--json").stdout)["table 6"]
+    assert [(one["kind"], one["share"]) for one in table] == [("accepted", None), ("brevity", 0.5)]
+    lengths = reader.read(
+        copied,
+        "SELECT set_name, response_tokens, response_characters FROM dataset_stats"
+        " WHERE split = 'train' ORDER BY set_name",
+    ).rows
+    assert [row[0] for row in lengths] == ["accepted", "brevity-50"]
+    assert lengths[1][1] < lengths[0][1] and lengths[1][2] < lengths[0][2]  # a half is brief
+    for query in sql_page.queries():
+        if "ablation" in query.sql and query.title != "ablation_splits":
+            assert reader.read(copied, query.sql).rows or "splits" in query.sql
 
 
 def test_a_set_that_does_not_exist_is_named_with_those_that_do(copied):

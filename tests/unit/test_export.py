@@ -268,7 +268,7 @@ def test_what_a_licence_forbids_wants_a_yes(made, tmp_path) -> None:
     exported(research, tmp_path / "out", accept_licences=True)
     card = (tmp_path / "out/README.md").read_text()
     assert 'license: "other"\nlicense_name: "qwen-research"' in card
-    assert "**teacher and judge (Qwen Research License) forbids commercial use**" in card
+    assert "**teacher (Qwen Research License) forbids commercial use**" in card
 
 
 def test_the_bases_licence_stands_against_its_model_and_not_against_data(made, tmp_path) -> None:
