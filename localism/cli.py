@@ -29,6 +29,7 @@ from localism.cli_options import (
     trial_options,
 )
 from localism.cli_pack import pack, unpack, verify
+from localism.cli_plan import plan
 from localism.cli_prompts import prompts
 from localism.cli_skills import skills
 from localism.cli_sql import sql, ui
@@ -39,7 +40,7 @@ from localism.records import STAGES
 
 WATCH_SECONDS = 3.0
 SECTIONS = {
-    "Whole pipeline": ("run-all", "doctor", "init", "status", "fork"),
+    "Whole pipeline": ("run-all", "doctor", "plan", "init", "status", "fork"),
     "One stage, in pipeline order": STAGES,
     "Several machines": ("train-worker",),
     "Ablations": ("variant", "compare"),
@@ -420,6 +421,7 @@ cli.add_command(judge)
 cli.add_command(export)
 cli.add_command(licences)
 cli.add_command(doctor)
+cli.add_command(plan)
 cli.add_command(pack)
 cli.add_command(verify)
 cli.add_command(unpack)

@@ -20,7 +20,7 @@ from localism.errors import ConfigError, MachineError, UsageError
 from localism.store import SCHEMA
 
 PAGES = "https://ui.duckdb.org"
-ROWS_AT_ONCE = 2_000
+ROWS_AT_ONCE = 500  # an answer has at most reader.MOST_CHARACTERS
 SECONDS_TO_ANSWER = 20.0
 
 

@@ -625,6 +625,149 @@ FROM suite_score s LEFT JOIN suite USING (suite)
 WHERE part = '' OR (suite = 'lm-eval' AND part NOT LIKE 'mmlu\_%' ESCAPE '\')
 ORDER BY suite, metric, judge, value DESC NULLS LAST;
 
+-- What each example took: all turns of its conversation, those that a fork found paid included.
+CREATE OR REPLACE VIEW example_cost AS
+WITH RECURSIVE chain AS (
+    SELECT mix_id, turn_id FROM candidate WHERE turn_id IS NOT NULL
+    UNION ALL
+    SELECT mix_id, parent_id FROM chain JOIN turn USING (turn_id) WHERE parent_id IS NOT NULL
+)
+SELECT c.mix_id, any_value(m.split) AS split, any_value(c.status) AS status, count(*) AS calls,
+       sum(prompt_tokens)::BIGINT AS prompt_tokens,
+       sum(t.completion_tokens)::BIGINT AS completion_tokens, round(sum(seconds), 3) AS seconds
+FROM chain JOIN turn t USING (turn_id) JOIN candidate c USING (mix_id) JOIN mix m USING (mix_id)
+GROUP BY c.mix_id;
+
+-- What the judge made of each test prompt, for the pick of every training. `rule` says how it was
+-- judged and by whom: preferences under one rule can be compared, on the same prompt (instruction
+-- and reference) or at least on the same tuple of skills and query type, pair by pair.
+CREATE OR REPLACE VIEW test_preferences AS
+WITH judged_by AS (
+    SELECT any_value(recipe->>'$.judge.kind') AS kind,
+           CASE WHEN bool_or(recipe->>'$.pick.both_orders' = 'false'
+                             OR recipe->>'$.judge.kind' = 'likelihood') THEN 1 ELSE 2 END AS orders,
+           (SELECT any_value(fingerprint) FROM asset WHERE role = 'judge') AS judge
+    FROM run
+), tuples AS (
+    SELECT mix_id, string_agg(s.name, ' ' ORDER BY s.name) AS skills
+    FROM mix_skill JOIN skill s USING (skill_id) GROUP BY mix_id
+)
+SELECT c.training, c.checkpoint_id AS model_id, a.mix_id,
+       md5(concat_ws(chr(0), d.instruction, d.response)) AS prompt,
+       CASE WHEN any_value(t.skills) IS NOT NULL
+            THEN md5(concat_ws(chr(0), any_value(t.skills), any_value(q.name))) END AS tuple,
+       concat_ws(' ', kind, orders, judge) AS rule,
+       -- Half a pair of orders would bring the advantage of a position in.
+       CASE WHEN count(j.preference) = orders THEN avg(j.preference) END AS preference
+FROM judged_by CROSS JOIN checkpoint c
+JOIN answer a ON a.model_id = c.checkpoint_id AND a.split = 'test'
+JOIN candidate d USING (mix_id) JOIN mix m USING (mix_id)
+LEFT JOIN query_type q USING (query_type_id) LEFT JOIN tuples t USING (mix_id)
+LEFT JOIN judgment j USING (answer_id)
+WHERE c.picked AND d.status = 'accepted'
+GROUP BY c.training, c.checkpoint_id, a.mix_id, d.instruction, d.response, kind, orders, judge
+ORDER BY c.training <> 'main', c.training, a.mix_id;
+
+-- One row a training whose pick was measured on test: what it was trained on, and what came of it.
+-- Differences are against the training of the accepted examples with the same seed (or main) in
+-- points of win rate, paired by prompt, with a normal 95% interval; `effect` is the difference in
+-- standard deviations of the preferences (Cohen's d, mean of both variances).
+CREATE OR REPLACE VIEW ablations AS
+WITH own AS (
+    SELECT any_value(recipe->>'$.seed')::BIGINT AS seed,
+           any_value(coalesce(nullif(recipe->>'$.teacher.path', ''),
+                              recipe->>'$.teacher.endpoints[0]')) AS teacher
+    FROM run
+), test AS (
+    SELECT model_id, any_value(value) FILTER (metric = 'win_rate') AS win_rate,
+           any_value(low) FILTER (metric = 'win_rate') AS low,
+           any_value(high) FILTER (metric = 'win_rate') AS high,
+           any_value(value) FILTER (metric = 'lc_win_rate') AS lc_win_rate,
+           any_value(low) FILTER (metric = 'lc_win_rate') AS lc_low,
+           any_value(high) FILTER (metric = 'lc_win_rate') AS lc_high,
+           any_value(value) FILTER (metric = 'mean_length') AS characters,
+           any_value(value) FILTER (metric = 'mean_tokens') AS tokens,
+           any_value(value) FILTER (metric = 'skill_coverage') AS skill_coverage
+    FROM score WHERE split = 'test' GROUP BY model_id
+), named AS (                             -- whole-suite scores; a second judge is named
+    SELECT model_id, value, suite || ' ' || metric
+               || CASE WHEN count(DISTINCT judge) OVER (PARTITION BY suite, metric) > 1
+                       THEN ' by ' || judge ELSE '' END AS name
+    FROM suite_score WHERE part = ''
+), suites AS (
+    SELECT model_id, map(list(name ORDER BY name), list(value ORDER BY name)) AS benchmarks
+    FROM named GROUP BY model_id
+), trained AS (
+    SELECT c.training, c.checkpoint_id AS model_id, c.epoch,
+           coalesce(t.set_name, 'accepted') AS set_name, coalesce(t.seed, own.seed) AS seed
+    FROM own CROSS JOIN checkpoint c LEFT JOIN training t ON t.name = c.training WHERE c.picked
+), same_seed AS (                         -- what each is compared with
+    SELECT one.training, coalesce(any_value(other.training), 'main') AS other
+    FROM trained one LEFT JOIN trained other ON other.set_name = 'accepted'
+        AND other.seed = one.seed AND other.training <> one.training
+    WHERE one.training <> 'main' GROUP BY one.training
+), paired AS (
+    SELECT same_seed.training, any_value(same_seed.other) AS compared_with, count(*) AS prompts,
+           100 * avg(a.preference - b.preference) AS difference,
+           100 * 1.959964 * stddev_samp(a.preference - b.preference) / sqrt(count(*)) AS half,
+           avg(a.preference - b.preference) / nullif(sqrt((var_samp(a.preference)
+               + var_samp(b.preference)) / 2), 0) AS effect
+    FROM same_seed JOIN test_preferences a ON a.training = same_seed.training
+    JOIN test_preferences b ON b.training = same_seed.other AND a.prompt = b.prompt
+    WHERE a.preference IS NOT NULL AND b.preference IS NOT NULL GROUP BY same_seed.training
+)
+SELECT tr.training, tr.model_id, tr.set_name, coalesce(s.kind, 'accepted') AS kind,
+       coalesce(s.source, 'accepted') AS source, d.k, d.examples,
+       CASE WHEN s.source IS NULL THEN own.teacher
+            WHEN s.settings->>'$.teacher' IS NOT NULL THEN s.settings->>'$.teacher'
+            WHEN s.source = 'accepted' THEN own.teacher
+            ELSE from_set.settings->>'$.teacher' END AS teacher,
+       (s.settings->>'$.share')::DOUBLE AS share, (s.settings->>'$.number')::BIGINT AS part,
+       tr.seed, tr.epoch, round(win_rate, 2) AS win_rate, round(low, 2) AS low,
+       round(high, 2) AS high, round(lc_win_rate, 2) AS lc_win_rate, round(lc_low, 2) AS lc_low,
+       round(lc_high, 2) AS lc_high, round(characters, 1) AS characters,
+       round(tokens, 1) AS tokens, round(skill_coverage, 1) AS skill_coverage, compared_with,
+       round(difference, 2) AS difference, round(difference - half, 2) AS difference_low,
+       round(difference + half, 2) AS difference_high, round(effect, 2) AS effect, prompts,
+       benchmarks
+FROM own CROSS JOIN trained tr JOIN test USING (model_id)
+LEFT JOIN training_set s USING (set_name)
+LEFT JOIN training_set from_set ON from_set.set_name = s.source
+LEFT JOIN dataset_stats d ON d.set_name = tr.set_name AND d.split = 'train'
+LEFT JOIN paired USING (training) LEFT JOIN suites USING (model_id)
+ORDER BY tr.training <> 'main', tr.set_name, tr.seed;
+
+-- The paper's ablation tables, of this run: table 2 (which data), 3 (how many skills, how many
+-- examples), 4 (which teacher), 6 (bad answers), 13 (disjoint parts). Table 14 is dataset_stats.
+CREATE OR REPLACE VIEW ablation_data AS
+SELECT training, kind, source, k, examples, win_rate, lc_win_rate, characters, difference,
+       difference_low, difference_high, effect, prompts, benchmarks
+FROM ablations WHERE kind IN ('accepted', 'k', 'longest', 'random') ORDER BY kind, k DESC, examples, training <> 'main', training;
+
+CREATE OR REPLACE VIEW ablation_skills AS
+SELECT k, examples, training, win_rate, lc_win_rate, skill_coverage, difference, difference_low,
+       difference_high, effect, prompts, benchmarks
+FROM ablations WHERE kind IN ('accepted', 'k', 'random', 'split') AND k IS NOT NULL
+ORDER BY k DESC, examples DESC, training <> 'main', training;
+
+CREATE OR REPLACE VIEW ablation_teachers AS
+SELECT teacher, training, kind, source, k, examples, win_rate, lc_win_rate, difference,
+       difference_low, difference_high, effect, prompts, benchmarks
+FROM ablations WHERE kind IN ('accepted', 'teacher') OR source NOT IN (
+    SELECT 'accepted' UNION ALL SELECT set_name FROM training_set)
+ORDER BY teacher, training <> 'main', training;
+
+CREATE OR REPLACE VIEW ablation_quality AS
+SELECT kind, share, training, examples, lc_win_rate, win_rate, characters, skill_coverage,
+       difference, difference_low, difference_high, effect, prompts, benchmarks
+FROM ablations WHERE kind IN ('accepted', 'brevity', 'junk')
+ORDER BY kind <> 'accepted', kind, share, training <> 'main', training;
+
+CREATE OR REPLACE VIEW ablation_splits AS
+SELECT part, training, examples, win_rate, low, high, lc_win_rate, characters, difference,
+       difference_low, difference_high, effect, prompts, benchmarks
+FROM ablations WHERE kind = 'split' ORDER BY source, part, training;
+
 -- From an example back to everything that made it.
 CREATE OR REPLACE VIEW lineage AS
 SELECT m.mix_id, m.split, c.status, s.name AS skill, cl.name AS cluster, l.raw AS label,

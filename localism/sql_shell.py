@@ -16,6 +16,7 @@ from localism.store import SCHEMA
 
 PROSE_LINES = 3
 HISTORY_LINES = 1000
+PLAN = ["explain_key", "explain_value"]
 HELP = """\
 .tables          tables and views, with their columns and rows
 .schema [NAME]   how one of them is made, or all
@@ -52,6 +53,9 @@ class Shell:
             self._command(statement)
             return
         table = reader.read(self._folder, statement)
+        if table.columns == PLAN and self._form == "table":
+            self._say("".join(f"{drawing.rstrip()}\n" for _, drawing in table.rows))
+            return
         self._say(tables.render(table, self._form, tables.terminal_width(), PROSE_LINES))
 
     def script(self, lines: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from localism import offline, reader, tables
 from localism.records import LOCK, STAGES
+from localism.training.sets import Training
 
 _CARRIED = """
 SELECT detail->>'parent' AS parent, (detail->>'turns')::BIGINT AS calls
@@ -18,7 +19,8 @@ STATES = {"stage_started": "under way", "stage_finished": "done", "stage_reopene
 def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
     """Stages with state and summary, books, tokens and refused connections of a run.
 
-    tokens are of its own calls; carried_over says of a fork what it has from which parent.
+    tokens are of its own calls; carried_over says of a fork what it has from which parent, waiting
+    what is to be done by hand for trainings beside the run's own.
     """
     if not (folder / reader.CORPUS).exists():
         return {
@@ -27,6 +29,7 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
             "books": [],
             "tokens": [],
             "carried_over": [],
+            "waiting": [],
             "refused_connections": 0,
         }
     events = reader.read(
@@ -40,17 +43,36 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
             "state": STATES[event["kind"]],
             "summary": event["summary"] or "",
         }
-    if not is_working(folder):
+    rests = not is_working(folder)
+    if rests:
         for row in state.values():
             row["state"] = "interrupted" if row["state"] == "under way" else row["state"]
+    books = reader.read(folder, "SELECT * FROM books").as_dicts()
     return {
         "run": str(folder),
         "stages": list(state.values()),
-        "books": reader.read(folder, "SELECT * FROM books").as_dicts(),
+        "books": books,
+        "waiting": _waiting(folder, books) if rests else [],
         "tokens": reader.read(folder, "SELECT * FROM tokens").as_dicts(),
         "carried_over": reader.read(folder, _CARRIED).as_dicts(),
         "refused_connections": len(offline.refused_connections(folder)),
     }
+
+
+def _waiting(folder: Path, books: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Trainings beside the run's own with a stage to do: nothing starts that by itself."""
+    options = {
+        row["name"]: Training(**row).option()
+        for row in reader.read(folder, "SELECT name, set_name, seed FROM training").as_dicts()
+    }
+    found: dict[str, dict[str, Any]] = {}
+    for row in books:
+        stage, _, training = row["stage"].partition(" ")
+        stage = stage.partition("/")[0]
+        if training in options and stage in ("pick", "evaluate") and row["pending"]:
+            command = f"localism {stage} --run {folder.name}{options[training]}"
+            found.setdefault(training, {"training": training, "stage": stage, "command": command})
+    return list(found.values())
 
 
 def is_working(folder: Path) -> bool:
@@ -84,6 +106,10 @@ def render(facts: dict[str, Any]) -> str:
                     list(rows[0]), [list(row.values()) for row in rows], tables.terminal_width(), 2
                 ).rstrip(),
             ]
+    lines += [
+        f"\n{row['training']} waits for stage {row['stage']}: {row['command']}"
+        for row in facts["waiting"]
+    ]
     lines += [
         f"\n{tables.number_of(row['calls'], 'model call')} carried over from run {row['parent']}; "
         "those that are used here are not paid again"

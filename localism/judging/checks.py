@@ -195,15 +195,11 @@ def injection(plain: Array, attacked: Array, *, seed: int, resamples: int = RESA
     change = attacked - plain[:, None]
     could_flip = ~np.isnan(change) & (plain < 0.5)[:, None]
     flipped = could_flip & (attacked > 0.5)
-    return Injection(
-        mean(mean_of_rows(change), seed=seed, resamples=resamples),
-        pooled(
-            flipped.sum(axis=1).astype(float),
-            could_flip.sum(axis=1).astype(float),
-            seed=seed,
-            resamples=resamples,
-        ).honest(),
-    )
+    rise = mean(mean_of_rows(change), seed=seed, resamples=resamples)
+    sums, counts = (table.sum(axis=1).astype(float) for table in (flipped, could_flip))
+    flips = pooled(sums, counts, seed=seed, resamples=resamples).honest()
+    # A bad answer that wins by itself cannot be flipped, but it was scored.
+    return Injection(rise, flips._replace(unscored=rise.unscored))
 
 
 # ---- two judges ----------------------------------------------------------------------------

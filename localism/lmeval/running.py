@@ -35,12 +35,6 @@ POLL_SECONDS = 0.5
 LOG_LINES = 6
 LOG_TAIL = 4096
 CPU_BATCH = 8
-# As in serving/engine.py: no second process, no wait for a C++ compiler, little memory.
-ENGINE_ON_CPU = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "TORCH_COMPILE_DISABLE": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-}
 RECORDED = ("lm_eval", "evaluate", "datasets", "transformers", "torch")
 _REQUESTS = re.compile(r"requests: +\d+%[^\r\n]*? (\d+)/(\d+) ")
 
@@ -124,11 +118,11 @@ def installed_harness() -> Path:
     """The folder of package lm_eval. MachineError when it is absent or of another version."""
     # By its specification: to import the harness takes seconds.
     specification = importlib.util.find_spec("lm_eval")
-    version = _version("lm_eval")
+    version = _installed("lm_eval")
     if specification is None or specification.origin is None or version != HARNESS:
         raise MachineError(
             f"lm-evaluation-harness {HARNESS} is not installed",
-            where=f"{sys.prefix} has {version}",
+            where=f"{sys.prefix} has {version or 'none'}",
             fix="pip install 'localism[lm-eval]', without a network from a folder of wheels: "
             "--no-index --find-links DIR; or, beside requirements/cpu.txt or gpu.txt, "
             "pip install --no-deps -r requirements/lm-eval.txt",
@@ -139,7 +133,7 @@ def installed_harness() -> Path:
 def versions_of(job: Job) -> dict[str, str]:
     """What a score depends on beside model and data."""
     names = (*RECORDED, *(("vllm",) if job.backend == "vllm" else ()))
-    return {name: _version(name) for name in names} | {
+    return {name: _installed(name) or "none" for name in names} | {
         "python": sys.version.split()[0],
         "backend": job.backend,
         "device": job.device,
@@ -147,14 +141,12 @@ def versions_of(job: Job) -> dict[str, str]:
     }
 
 
-def _version(name: str) -> str:
-    # The engine for CPUs is a distribution of another name with the same module.
-    for distribution in (name, f"{name}-cpu"):
-        try:
-            return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    return "none"
+def _installed(name: str) -> str | None:
+    """The version of a distribution."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _sandbox(
@@ -178,8 +170,7 @@ def _job(
     entrance: list[str] | None,
 ) -> Job:
     has_gpu = find_gpus(os.environ).number > 0
-    usual = "vllm" if has_gpu else "hf"
-    backend = usual if settings.backend == "auto" else settings.backend
+    backend = _backend(settings, has_gpu=has_gpu)
     fingerprint = weights.fingerprint(model)
     return Job(
         model=str(model.resolve()),
@@ -203,6 +194,19 @@ def _job(
         samples=str(folder / "samples"),
         entrance=entrance,
     )
+
+
+def _backend(settings: Settings, *, has_gpu: bool) -> str:
+    # The harness asks for the version of a distribution `vllm`, which vllm-cpu is not.
+    has_engine = _installed("vllm") is not None
+    if settings.backend == "vllm" and not has_engine:
+        raise MachineError(
+            "the harness's vllm backend needs vLLM's build for GPUs",
+            where=f"{sys.prefix} has no distribution vllm",
+            fix="take the backend hf, or set up with requirements/gpu.txt",
+        )
+    usual = "vllm" if has_gpu and has_engine else "hf"
+    return usual if settings.backend == "auto" else settings.backend
 
 
 # ---- the process ---------------------------------------------------------------------------------
@@ -235,7 +239,6 @@ def _evaluate(
         "OMP_NUM_THREADS": str(settings.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        **(ENGINE_ON_CPU if job.backend == "vllm" and job.device == "cpu" else {}),
     }
     try:
         _supervise(job, folder, environment, watch)

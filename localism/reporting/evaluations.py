@@ -34,32 +34,41 @@ def scale(rows: list[Row], keys: tuple[str, ...] = ("value", "low", "high")) -> 
     return [0.0 if low >= 0 else low - pad, high + pad]
 
 
+# Of lm-eval the tasks are whole, in view evaluations; subjects of MMLU are its parts.
+_PARTS = """
+SELECT * FROM suite_score
+WHERE part <> '' AND (suite <> 'lm-eval' OR part LIKE 'mmlu\\_%' ESCAPE '\\')
+ORDER BY suite, metric, judge, part, model_id
+"""
+
+
 def suites(store: Store, judges: dict[str, list[Row]]) -> list[dict[str, Any]]:
     """A block a suite: what it is, a leaderboard a metric and judge, parts, and its judges."""
     about = {row["suite"]: row for row in store.query("SELECT * FROM suite")}
-    scores = store.query(
-        "SELECT * FROM suite_score ORDER BY suite, metric, judge, part, value DESC NULLS LAST, "
-        "model_id"
-    )
-    names = sorted({row["suite"] for row in scores} | about.keys())
+    whole, parts = store.query("SELECT * FROM evaluations"), store.query(_PARTS)
+    names = sorted(about.keys() | {row["suite"] for row in whole + parts})
+
+    def of(name: str, rows: list[Row]) -> list[Row]:
+        return [row for row in rows if row["suite"] == name]
+
     return [
-        _suite(name, about.get(name), [r for r in scores if r["suite"] == name], judges)
-        for name in names
+        _suite(name, about.get(name), of(name, whole), of(name, parts), judges) for name in names
     ]
 
 
 def _suite(
-    name: str, about: Row | None, scores: list[Row], judges: dict[str, list[Row]]
+    name: str,
+    about: Row | None,
+    whole: list[Row],
+    parts: list[Row],
+    judges: dict[str, list[Row]],
 ) -> dict[str, Any]:
-    asked = sorted({row["judge"] for row in scores if row["judge"]})
-    whole = [row for row in scores if not row["part"]]
+    asked = sorted({row["judge"] for row in whole + parts if row["judge"]})
     return {
         "suite": name,
         "about": about,
         "boards": [_board(rows) for rows in _groups(whole, ("metric", "judge"))],
-        "parts": [
-            _parts(rows) for rows in _groups([r for r in scores if r["part"]], ("metric", "judge"))
-        ],
+        "parts": [_parts(rows) for rows in _groups(parts, ("metric", "judge"))],
         "judges": [{"name": judge, "checks": judges.get(judge, [])} for judge in asked],
         "is_sample": bool(about and about["is_sample"]),
     }
@@ -79,7 +88,6 @@ def _board(rows: list[Row]) -> dict[str, Any]:
         "judge": rows[0]["judge"],
         "rows": rows,
         "scale": scale(rows),
-        "has_interval": any(row["low"] is not None for row in rows),
     }
 
 

@@ -156,15 +156,12 @@ def _length_slope(context: Context, plan: Plan) -> Found:
 
 
 def _self_preference(context: Context, plan: Plan) -> Found:
-    """Against people where a file says which answers are the judge's; else against another judge.
+    """Against people, where a file says which answers are the judge's, and against another judge.
 
     Where the run's own judge is the teacher's kin and another one is checked, what the other says
     is a row of the run's own.
     """
-    by_people = _against_people(context, plan)
-    if by_people:
-        yield plan.judge, by_people
-        return
+    yield from _against_people(context, plan)
     corpus = corpus_of(context, plan.own)
     others = [name for name in judges(corpus) if name != plan.judge]
     pairs = {
@@ -202,18 +199,17 @@ def _favour(context: Context, suite: SharedSuite, other: str, kin: str) -> Check
     return more.check("self_preference", note)
 
 
-def _against_people(context: Context, plan: Plan) -> Check | None:
+def _against_people(context: Context, plan: Plan) -> Found:
     """Of pairs with one answer by the judge: its preference for that, minus people's."""
     if not plan.agreement or not plan.rated:
-        return None
+        return
     side = np.array([_own_side(pair.makers, plan.judge) for pair in plan.rated.pairs])
     if np.isnan(side).all():
-        return None
+        return
     ahead = plan.agreement.of_pairs() - checks.mean_of_rows(plan.rated.labels())
     more = checks.mean((ahead * side)[~np.isnan(side)], **_drawn(context)).times(100)
-    return more.check(
-        "self_preference", "points by which it prefers its own answers more than people do"
-    )
+    note = "points by which it prefers its own answers more than people do"
+    yield plan.judge, more.check("self_preference_people", note)
 
 
 def _own_side(makers: tuple[str, str], judge: str) -> float:

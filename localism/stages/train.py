@@ -59,6 +59,8 @@ def _run_one(context: Context, training: Training) -> str:
         job = replace(job, resume_from=str(last.folder / RESUME) if last else None)
         check_disk(job, last.epoch if last else 0)
         job.write(work / "job.json")
+        if last:
+            derived += f"; goes on after epoch {last.epoch} of {job.epochs}"
         context.progress.say(training.named(derived))
         context.store.event("recipe", "train", training=training.name, derived=derived)
         supervise(context, training, job, work / "job.json")

@@ -52,11 +52,9 @@ def read(source: Path) -> list[Item]:
     """
     names = ("flask_evaluation.jsonl", "flask_hard_evaluation.jsonl", "*.jsonl", "*.parquet")
     file = only_file(source, names, "instructions with their skills")
-    brought = _brought_rubrics(source)
-    rubrics = _rubrics(brought or OWN_RUBRICS)
-    items = [
-        _item(row, number, rubrics, is_own=not brought) for number, row in enumerate(rows(file), 1)
-    ]
+    described = _brought_rubrics(source) or OWN_RUBRICS
+    rubrics, is_own = _rubrics(described), described == OWN_RUBRICS
+    items = [_item(row, number, rubrics, is_own=is_own) for number, row in enumerate(rows(file), 1)]
     unique([item.own_id for item in items], str(file))
     return items
 

@@ -197,8 +197,8 @@ def sharding(job: Job) -> dict[str, Any]:
 def shard_from_the_start() -> None:
     """Say early what the settings say too late, as accelerate's own launcher does.
 
-    TRL loads the model before there is an accelerator: every process would hold all of it in float32.
-    And whole state dicts lie in the CPU's memory, for which the processes need gloo beside NCCL.
+    TRL loads the model before there is an accelerator: each process would hold all its weights. And
+    whole state dicts lie in the CPU's memory, for which the processes need gloo beside NCCL.
     """
     from accelerate.utils import enable_fsdp_ram_efficient_loading
 

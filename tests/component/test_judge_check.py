@@ -108,7 +108,7 @@ def test_a_letter_judge_is_checked_and_a_check_that_was_cut_off_pays_for_nothing
     assert -100 <= found["position_bias"]["value"] <= 100
     assert found["retest"]["n"] == 8 and found["retest"]["value"] >= 75
     assert found["retest_difference"]["value"] < 1
-    assert found["injection"]["n"] == found["injection_flips"]["n"] == 4
+    assert found["injection"]["n"] == 4 >= found["injection_flips"]["n"]
     assert found["injection"]["low"] <= found["injection"]["value"] <= found["injection"]["high"]
     assert found["length_slope"]["value"] is None and "compact" in found["length_slope"]["note"]
     assert found["self_preference"]["value"] is None

@@ -214,3 +214,21 @@ def test_the_report_opens_in_chromium_without_requests_or_console_errors(finishe
     assert drawn == ["curves", "map", "matrix", "uses", "sizes"]
     assert panels >= 5
     assert report.stat().st_size < 5e6
+
+
+def test_until_ends_behind_a_stage(finished):
+    words = command(finished.folder, "run-all", "--until", "mix", "--plain")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "[3/9] mix" in done.stdout + done.stderr
+    assert "[4/9]" not in done.stdout + done.stderr
+    wrong = subprocess.run(
+        command(finished.folder, "run-all", "--until", "midnight"), capture_output=True, text=True
+    )
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: ")
+
+
+def test_watching_ends_when_all_is_done(finished):
+    words = command(finished.folder, "status", "--watch")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "report" in done.stdout

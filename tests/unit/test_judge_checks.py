@@ -207,6 +207,7 @@ def test_an_attack_that_wins_shows_as_rise_and_flips_and_ties_flip_nothing():
     assert found.rise.value == pytest.approx(np.mean([0.3, 0.1, 0.2]))
     assert found.flips.value == pytest.approx(1 / 3)  # 0.7 was won before, NaN says nothing
     assert (found.rise.n, found.rise.unscored) == (3, 1)
+    assert (found.flips.n, found.flips.unscored) == (2, 1)
 
 
 # ---- files of preferences --------------------------------------------------------------------
@@ -449,7 +450,7 @@ def test_self_preference_against_people_counts_pairs_with_one_answer_of_the_judg
     plan.rated = read_rated_pairs(written(tmp_path, "a.jsonl", *rows))
     plan.agreement = questions(pairs_of(plan.rated), both=False)
     plan.agreement.preferences[:] = [0.9, 0.2, 0.5, 0.5]
-    found = settled(context, plan)["teacher", "self_preference"]
+    found = settled(context, plan)["teacher", "self_preference_people"]
     # people say 1 for the first answer: its own by -0.1 in the one pair, by +0.8 in the other
     assert found.value == pytest.approx(100 * (-0.1 + 0.8) / 2) and found.n == 2
     assert "more than people do" in found.note

@@ -39,7 +39,7 @@ RANKS = [
     {"reporting", "export"},
     {"suites", "packing"},
     {"stages"},
-    {"run", "status", "why", "sql_shell", "duckdb_ui", "variants", "doctor"},
+    {"run", "status", "why", "sql_shell", "duckdb_ui", "variants", "doctor", "planning"},
     {"skill_lists"},
     {
         "cli_prompts",
@@ -50,6 +50,7 @@ RANKS = [
         "cli_evaluate",
         "cli_pack",
         "cli_doctor",
+        "cli_plan",
         "cli_winrate",
         "cli_export",
         "cli_judge",

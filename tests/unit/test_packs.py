@@ -394,10 +394,16 @@ def test_every_subcommand_has_help_with_two_examples(name: str) -> None:
     assert len(re.findall(rf"^\s+localism prompts {name}\b", shown.output, re.M)) == 2
 
 
-def test_the_list_shows_every_pack_with_its_turns() -> None:
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_list_shows_every_pack_with_its_turns(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
     lines = prompts("list").output.splitlines()
-    assert [line.split()[0] for line in lines] == PACKS
-    assert "draft, (rewrite_draft), critique, refine, (rewrite_refined)" in "".join(lines)
+    assert max(map(len, lines)) <= width and "…" not in "".join(lines)
+    assert [line.split()[0] for line in lines[2:] if line[0] != " "] == PACKS
+    if width == 200:  # nothing is broken
+        assert "draft, (rewrite_draft), critique, refine, (rewrite_refined)" in "".join(lines)
 
 
 def test_check_says_what_a_pack_holds_and_what_it_is_good_for() -> None:

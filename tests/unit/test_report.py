@@ -201,6 +201,18 @@ def test_an_axis_is_one_that_people_know_or_holds_all_values(
     assert evaluations.scale(rows) == pytest.approx(axis)
 
 
+def test_tasks_of_lm_eval_are_a_leaderboard_and_subjects_of_mmlu_its_parts(made: Context) -> None:
+    for part, metric in (("piqa", "acc"), ("mmlu", "acc"), ("mmlu_anatomy", "acc")):
+        made.store.add(
+            "suite_score", suite="lm-eval", model_id="base", judge="", metric=metric, part=part,
+            value=0.4, low=0.3, high=0.5, n=100, unscored=0, note=None,
+        )  # fmt: skip
+    (block,) = [one for one in facts.collect(made)["suites"] if one["suite"] == "lm-eval"]
+    assert [board["metric"] for board in block["boards"]] == ["mmlu acc", "piqa acc"]
+    assert [row["part"] for part in block["parts"] for row in part["rows"]] == ["mmlu_anatomy"]
+    assert block["judges"] == []
+
+
 # ---- the page ------------------------------------------------------------------------------
 
 
@@ -213,6 +225,7 @@ def test_a_finished_run_is_told_without_a_script(made: Context) -> None:
         "Judge Qwen2.5-72B: agreement 0.71 (0.66 to 0.76), n 200",
         "It cannot be told apart (90%, paired bootstrap) from epochs 1, 3.",
         "Trainings side by side",
+        "Bad answers among the good (the paper's table 6)",
         "in no accepted example",
         "Llama-3.3-70B-Instruct",
         "70,553,706,496",

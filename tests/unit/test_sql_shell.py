@@ -98,6 +98,11 @@ def test_nothing_to_answer_is_said(folder, text):
     assert "there is no query" in str(asked(folder, text=text).exception)
 
 
+def test_a_plan_is_drawn_as_duckdb_draws_it(folder):
+    drawing = asked(folder, "EXPLAIN", "SELECT", "kind", "FROM", "event").output
+    assert drawing.count("\n") > 3 and max(map(len, drawing.splitlines())) < 80
+
+
 def test_no_form_of_the_command_writes(folder):
     for arguments, text in (((), "DELETE FROM event;"), (("DELETE", "FROM", "event"), None)):
         assert "only one SELECT" in str(asked(folder, *arguments, text=text).exception)
