@@ -14,7 +14,8 @@ from localism.paths import EMBEDDED
 from localism.records import stable_id
 
 # Keys that change how fast a run goes, or where things are, but not what comes out: a run may be
-# continued with other values. Whole keys, or a table with all its keys.
+# continued with other values. Whole keys, or a table with all its keys. So may those of benchmarks,
+# which come after everything else; what was judged stays judged.
 SPEED_ONLY = frozenset(
     {
         "path",
@@ -34,8 +35,13 @@ SPEED_ONLY = frozenset(
         "nodes",
         "rendezvous",
         "join_timeout_seconds",
+        "beside",
         "keep",
         "licences",
+        "suites",
+        "staged",
+        "structured",
+        "verdict_tokens",
     }
 )
 
@@ -398,6 +404,9 @@ class Pick(Section):
     """Judge every pair in both orders and average; off imitates AlpacaEval's single order."""
     bootstrap: Annotated[Whole, Field(ge=100)] = 1000
     """Resamples behind every interval."""
+    beside: Literal["auto", "yes", "no"] = "auto"
+    """Judge while the student still answers. auto: where the judge has endpoints, or GPUs that the
+    student leaves free; yes: on a CPU too."""
     calibration: Annotated[Whole, Field(ge=0)] = 40
     """References that the teacher rewrites longer and shorter, to measure the judge's taste for
     length; 0 is off, and so are prompt packs without the two templates."""

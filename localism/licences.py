@@ -15,7 +15,7 @@ never free. This is a map for engineers and not legal advice.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from localism.config import Config
@@ -88,12 +88,21 @@ def find(folder: Path, role: str, stated: str = "") -> Licence:
         return _licence(by_id("apache-2.0"), role, "ships with localism")
     if not folder.exists():
         return Licence(UNKNOWN, f"{folder.name} is not there any more", (), None)
+    # Beside a single file a card may be its own; a LICENSE is that of whatever else lies there.
     home = folder if folder.is_dir() else folder.parent
-    found = [_licence(terms, role, source, name) for terms, source, name in _said(home)]
+    found = [_licence(terms, role, source, name) for terms, source, name in _on_card(home)]
     if folder.is_dir():
+        found += [
+            _licence(terms, role, source, name)
+            for terms, source, name in _in_files(home, has_card=bool(found))
+        ]
         found += [_licence(terms, role, source) for terms, source in _hints(home)]
-    # Of several the most restrictive: a card may be freer than the model that it was made of.
-    return max(found, key=lambda licence: licence.rank, default=NO_LICENCE)
+    if not found:
+        return NO_LICENCE
+    # Of several the most restrictive, with everybody's demands: a card may be freer than the model
+    # that it was made of.
+    strictest = max(found, key=lambda licence: licence.rank)
+    return replace(strictest, demands=_demands(found), prefix=_prefix(found))
 
 
 def _as_stated(stated: str, role: str) -> Licence:
@@ -115,20 +124,23 @@ def _licence(terms: Terms | None, role: str, source: str, name: str = UNKNOWN) -
     )
 
 
-def _said(folder: Path) -> Iterator[tuple[Terms | None, str, str]]:
-    """(terms, where, name) of each licence that a card or a file of the folder names."""
+def _on_card(folder: Path) -> Iterator[tuple[Terms | None, str, str]]:
+    """(terms, where, name) of each licence that the folder's card names."""
     card = front_matter(folder / "README.md")
-    names = card.get("license_name") or card.get("license") or []
-    for name in names:
+    for name in card.get("license_name") or card.get("license") or []:
         if name.lower() not in ("other", UNKNOWN):
             yield by_id(name), f"README.md: license: {name}", name
+
+
+def _in_files(folder: Path, *, has_card: bool) -> Iterator[tuple[Terms | None, str, str]]:
+    """(terms, where, name) of each licence file; one in words of its own counts without a card."""
     for path in sorted(folder.iterdir()):
         if not (_FILES.match(path.name) and path.is_file()):
             continue
         text = _beginning(path)
         terms = next((terms for terms in TERMS if terms.matches(text)), None)
         is_notice = path.name.lower().startswith("notice")
-        if terms or (not is_notice and not names):
+        if terms or not (is_notice or has_card):
             yield terms, path.name, terms.ids[0] if terms else UNKNOWN
 
 
@@ -231,16 +243,23 @@ def together(parents: Sequence[Licence]) -> Licence:
         return NO_LICENCE
     rank = max(parent.rank for parent in parents)
     strictest = [parent for parent in parents if parent.rank == rank]
-    demands = tuple(dict.fromkeys(demand for parent in parents for demand in parent.demands))
     return Licence(
         " and ".join(dict.fromkeys(parent.name for parent in strictest)),
         "its most restrictive parent",
-        demands,
+        _demands(parents),
         None if rank == 2 else rank > 0,
         ", ".join(dict.fromkeys(parent.forbids for parent in parents if parent.forbids)),
-        next((parent.prefix for parent in parents if parent.prefix), ""),
+        _prefix(parents),
         " and ".join(dict.fromkeys(parent.card_id for parent in strictest)),
     )
+
+
+def _demands(parents: Sequence[Licence]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(demand for parent in parents for demand in parent.demands))
+
+
+def _prefix(parents: Sequence[Licence]) -> str:
+    return next((parent.prefix for parent in parents if parent.prefix), "")
 
 
 def conflicts(parents: Mapping[str, Licence], student: Licence) -> tuple[str, ...]:

@@ -56,7 +56,9 @@ class Shell:
         if table.columns == PLAN and self._form == "table":
             self._say("".join(f"{drawing.rstrip()}\n" for _, drawing in table.rows))
             return
-        self._say(tables.render(table, self._form, tables.terminal_width(), PROSE_LINES))
+        is_seen = sys.stdout.isatty() or os.environ.get("COLUMNS")
+        width = tables.terminal_width() if is_seen else None  # a pipe or a file gets it all
+        self._say(tables.render(table, self._form, width, PROSE_LINES))
 
     def script(self, lines: Iterable[str]) -> None:
         """All statements of a file; the last one needs no semicolon. Raises UsageError for none."""

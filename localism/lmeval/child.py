@@ -4,8 +4,10 @@ Alone: python -m localism.lmeval.child JOB.json, in the environment of offline.c
 The harness is used as a library, by the same call as its own command line.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,12 @@ from localism.lmeval.code_eval import CodeEval, instead_of_the_hub
 from localism.lmeval.job import ERROR, Job
 from localism.lmeval.sandbox import Sandbox
 
+PR_SET_PDEATHSIG = 1
+
 
 def main(path: Path) -> None:
+    # With the parent killed nobody reads the results, and its next start would be a second one.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     job = Job.read(path)
     try:
         evaluate(job)
@@ -46,6 +52,8 @@ def _load(job: Job) -> Any:
     from lm_eval.api.registry import get_model
 
     arguments: dict[str, Any] = {"pretrained": job.model, "dtype": job.dtype}
+    if job.max_length:
+        arguments["max_length"] = job.max_length
     if job.backend == "vllm":
         arguments |= {
             "tensor_parallel_size": job.tensor_parallel,
@@ -86,7 +94,12 @@ def _write(job: Job, task: str, found: dict[str, Any]) -> None:
         lines = (json.dumps(one, default=handle_non_serializable) for one in samples)
         (Path(job.samples) / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     kept = ("results", "versions", "n-shot", "n-samples", "outcomes", "answer_tokens")
-    result = {"key": job.keys[task], **{name: found[name] for name in kept}}
+    result = {
+        "key": job.keys[task],
+        "made_with": job.versions,
+        "sandboxed": job.entrance is not None,
+        **{name: found[name] for name in kept},
+    }
     temporary = job.result(task).with_suffix(".new")
     temporary.write_text(json.dumps(result, indent=2, default=handle_non_serializable) + "\n")
     os.replace(temporary, job.result(task))

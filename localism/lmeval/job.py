@@ -22,6 +22,8 @@ class Job:
     """float32 on a CPU, where bfloat16 is slow; else auto, which is the folder's own."""
     batch_size: int | str
     """Requests at once; auto finds what fits."""
+    max_length: int | None
+    """Tokens of a prompt with its answer; None is the model's own."""
     tensor_parallel: int
     """GPUs that share the model; vLLM only."""
     gpu_memory: float
@@ -42,6 +44,8 @@ class Job:
     """Folder for every prompt and answer, a JSONL file for each task of the harness."""
     entrance: list[str] | None
     """Into the sandbox; None runs programs without, by the user's leave."""
+    versions: dict[str, str]
+    """What a score depends on beside model and data; goes into every result."""
 
     def result(self, task: str) -> Path:
         """The file of a task that is done."""

@@ -47,6 +47,8 @@ class Settings:
     """The harness's model class: hf is its reference; auto takes vllm where there is a GPU."""
     limit: int | None = None
     """Only the first so many items of each task, or of each subject of mmlu."""
+    max_length: int | None = None
+    """Tokens of a prompt with its answer, where the model's own context is too much memory."""
     threads: int = 1
     """Of torch, on a CPU."""
     tensor_parallel: int = 1
@@ -100,16 +102,15 @@ def run(
     job = _job(model, runnable, folder, settings, entrance)
     _evaluate(job, runnable, harness, folder, run_folder, settings, watch)
     rows: list[TaskScore] = []
-    versions = versions_of(job)
     for one in found:
         if refused and one not in runnable:
             rows += not_run(one, settings.limit, refused.where)
         else:
             result = read_result(job.result(one.name), job.keys[one.name])
             assert result is not None, f"the child ended well without a result of {one.name}"
-            rows += scores(one, result, settings.limit, versions, sandboxed=entrance is not None)
+            rows += scores(one, result, settings.limit)
     return Evaluation(
-        tuple(rows), versions, stable_id([one.fingerprint for one in found]),
+        tuple(rows), job.versions, stable_id([one.fingerprint for one in found]),
         Path(job.samples), refused,
     )  # fmt: skip
 
@@ -130,14 +131,13 @@ def installed_harness() -> Path:
     return Path(specification.origin).parent
 
 
-def versions_of(job: Job) -> dict[str, str]:
-    """What a score depends on beside model and data."""
-    names = (*RECORDED, *(("vllm",) if job.backend == "vllm" else ()))
+def _versions(backend: str, device: str, dtype: str) -> dict[str, str]:
+    names = (*RECORDED, *(("vllm",) if backend == "vllm" else ()))
     return {name: _installed(name) or "none" for name in names} | {
         "python": sys.version.split()[0],
-        "backend": job.backend,
-        "device": job.device,
-        "dtype": job.dtype,
+        "backend": backend,
+        "device": device,
+        "dtype": dtype,
     }
 
 
@@ -171,28 +171,28 @@ def _job(
 ) -> Job:
     has_gpu = find_gpus(os.environ).number > 0
     backend = _backend(settings, has_gpu=has_gpu)
-    fingerprint = weights.fingerprint(model)
+    device, dtype = ("cuda", "auto") if has_gpu else ("cpu", "float32")
+    same = (weights.fingerprint(model), settings.limit, settings.max_length, backend, HARNESS)
     return Job(
         model=str(model.resolve()),
         backend=backend,
-        device="cuda" if has_gpu else "cpu",
-        dtype="auto" if has_gpu else "float32",
+        device=device,
+        dtype=dtype,
         batch_size="auto" if has_gpu or backend == "vllm" else CPU_BATCH,
+        max_length=settings.max_length,
         tensor_parallel=settings.tensor_parallel,
         gpu_memory=settings.gpu_memory,
         limit=settings.limit,
         task_files=str(folder / "tasks"),
         tasks={},
-        keys={
-            one.name: stable_id(fingerprint, one.fingerprint, settings.limit, backend, HARNESS)
-            for one in found
-        },
+        keys={one.name: stable_id(*same, one.fingerprint) for one in found},
         longest_answers={
             one.name: longest for one in found if (longest := TASKS[one.name].longest_answer)
         },
         results=str(folder / "results"),
         samples=str(folder / "samples"),
         entrance=entrance,
+        versions=_versions(backend, device, dtype),
     )
 
 

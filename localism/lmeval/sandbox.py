@@ -112,7 +112,8 @@ class Sandbox:
             stderr=files[2],
             cwd=folder,
             env={**ENVIRONMENT, "HOME": folder, "TMPDIR": folder},
-            start_new_session=True,
+            # A group to end by, in the caller's session: who ends that ends the program, too.
+            process_group=0,
         )
         try:
             return _wait(process, files[1], seconds)

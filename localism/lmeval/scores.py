@@ -39,19 +39,12 @@ class TaskScore:
     """Version, examples in the prompt, harness, data, and whether and where code was run."""
 
 
-def scores(
-    staged: StagedTask,
-    result: Mapping[str, Any],
-    limit: int | None,
-    versions: Mapping[str, str],
-    *,
-    sandboxed: bool,
-) -> Iterator[TaskScore]:
+def scores(staged: StagedTask, result: Mapping[str, Any], limit: int | None) -> Iterator[TaskScore]:
     """The rows of one task, the task's own before those of its subjects."""
     own = sorted(result["results"], key=lambda name: (name != staged.name, name))
     for name in own:
         values = result["results"][name]
-        note = "; ".join(_notes(staged, result, name, limit, versions, sandboxed))
+        note = "; ".join(_notes(staged, result, name, limit))
         for key, value in values.items():
             metric, comma, filtered = key.partition(",")
             if not comma or metric.endswith("_stderr"):
@@ -83,17 +76,12 @@ def _interval(value: float, error: Any) -> tuple[float | None, float | None]:
 
 
 def _notes(
-    staged: StagedTask,
-    result: Mapping[str, Any],
-    name: str,
-    limit: int | None,
-    versions: Mapping[str, str],
-    sandboxed: bool,
+    staged: StagedTask, result: Mapping[str, Any], name: str, limit: int | None
 ) -> Iterator[str]:
     task = TASKS[staged.name]
     shots = result["n-shot"].get(name, 0)
     yield f"task version {result['versions'].get(name)}, {shots}-shot, lm-eval {HARNESS}"
-    yield f"{versions['backend']} on {versions['device']}"
+    yield f"{result['made_with']['backend']} on {result['made_with']['device']}"
     if limit:
         yield f"the first {limit:,} items" + (" of each subject" if task.subjects else "")
     if staged.note:
@@ -101,7 +89,7 @@ def _notes(
     if name == f"humaneval_{SAMPLES_A_PROBLEM}":
         yield f"{SAMPLES_A_PROBLEM} answers to each, temperature 0.2, top_p 0.95"
     if task.runs_code:
-        where = "in the sandbox" if sandboxed else "WITHOUT a sandbox"
+        where = "in the sandbox" if result["sandboxed"] else "WITHOUT a sandbox"
         ended = ", ".join(f"{count:,} {how}" for how, count in sorted(result["outcomes"].items()))
         yield f"the model's code was run {where}: of all programs {ended}"
     if result["answer_tokens"]:

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -46,12 +47,17 @@ class Engine:
     """A managed vLLM server. Not for use after stop()."""
 
     def __init__(
-        self, context: Context, role: str, stage: str, chat_template: Path | None = None
+        self,
+        context: Context,
+        role: str,
+        stage: str,
+        chat_template: Path | None = None,
+        behind_gpus: int = 0,
     ) -> None:
         self._context, self._role, self._stage = context, role, stage
         self._section: Served = context.config.served(role)
         self._table = table_of(context, role)
-        self._chat_template = chat_template
+        self._chat_template, self._behind_gpus = chat_template, behind_gpus
         self.first_folder = embedded(self._section.path)
         """The model that it was started with; tokenizer and configuration stay this one's."""
         self.folder = self.first_folder
@@ -330,7 +336,17 @@ class Engine:
             # Without it the first reply with log-probabilities waits 20 s for a C++ compiler.
             environment["TORCH_COMPILE_DISABLE"] = "1"
             environment.setdefault("VLLM_CPU_KVCACHE_SPACE", CACHE_GIB[is_tiny])
+        elif self._behind_gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self._own_gpus(environment)
         return environment
+
+    def _own_gpus(self, environment: Mapping[str, str]) -> str:
+        """Those that may be seen, without the first ones, which are another engine's."""
+        first = self._behind_gpus
+        number = self._section.tensor_parallel * self._section.data_parallel
+        seen = environment.get("CUDA_VISIBLE_DEVICES")
+        every = seen.split(",") if seen else [str(index) for index in range(first + number)]
+        return ",".join(every[first : first + number])
 
     def _swaps_weights(self) -> bool:
         return self._role == "student"

@@ -26,12 +26,14 @@ async def serve(
     stage: str,
     chat_template: Path | None = None,
     known_as: str | None = None,
+    behind_gpus: int = 0,
 ) -> AsyncIterator[Client]:
     """A client of the role's model; vLLM is started at the first question, or endpoints are used.
 
     A stage whose every turn is in the ledger already, as after a fork, so costs no engine start.
     `chat_template`: a Jinja file for a model without one. `known_as`: how table asset calls a model
-    that is not the run's own of this role. Log: logs/STAGE-ROLE.log of the run.
+    that is not the run's own of this role. `behind_gpus`: so many GPUs are left to another engine.
+    Log: logs/STAGE-ROLE.log of the run.
     On exit, however it comes about, nothing that was started here is left.
     """
     section = context.config.served(role)
@@ -44,7 +46,7 @@ async def serve(
         return
     if known_as:
         assets.pin(context.store, assets.of_folder(known_as, section.path))
-    engine = Engine(context, role, stage, chat_template)
+    engine = Engine(context, role, stage, chat_template, behind_gpus)
     try:
         client = _managed(context, role, stage, engine)
         try:

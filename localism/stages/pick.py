@@ -1,11 +1,11 @@
 """Stage pick: checkpoints and dev prompts -> answers, judgments, scores, and the chosen checkpoint.
 
-One student engine answers for every checkpoint by swapping weights; when it is gone, one judge
-engine compares every answer with the teacher's response. The pick is the highest length-controlled
-win rate; checkpoints that these prompts cannot tell from it are its tie set. Its score here is
-optimistic, because it was chosen by it: stage evaluate measures it on other prompts. Before that
-the judge's own taste for length is measured on rewritten references (pick_calibration.py). Several
-trainings (--on SET) are picked from one by one, and share the engines.
+One student engine answers for every checkpoint by swapping weights; one judge engine, after it or
+beside it, compares every answer with the teacher's response. The pick is the highest
+length-controlled win rate; checkpoints that these prompts cannot tell from it are its tie set. Its
+score here is optimistic, because it was chosen by it: stage evaluate measures it on other prompts.
+Before that the judge's own taste for length is measured on rewritten references
+(pick_calibration.py). Several trainings (--on SET) are picked from one by one, and share the engines.
 
 Alone: localism pick --run NAME
 """
@@ -13,6 +13,7 @@ Alone: localism pick --run NAME
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ from localism.progress import Progress
 from localism.prompting.packs import load_pack
 from localism.records import Sampling, Split
 from localism.serving.client import Client
+from localism.serving.crew import for_each
 from localism.serving.server import serve
 from localism.serving.swap import check_fits
+from localism.stages.pick_beside import Beside, beside
 from localism.stages.pick_calibration import Calibration
 from localism.stages.pick_keep import REMOVED, discard, removed_weights
 from localism.stages.train_plan import chat_template_file
@@ -108,57 +111,87 @@ async def contest(
     items: Sequence[HeldOutItem],
     calibration: Calibration | None = None,
 ) -> None:
-    """Collect every answer and judgment that is missing; an engine with nothing to do stays off."""
-    await _answer(context, stage, split, contestants, items)
+    """Collect every answer and judgment that is missing; an engine with nothing to do stays off.
+
+    Judge and student work at once where neither has to share (pick_beside.py).
+    """
+    missing = _missing(context, contestants, items)
+    both = context.config.both_orders()
+    if not missing and not calibration and not unjudged(context.store, split, both=both):
+        return
     if calibration:
         await calibration.rewrite()
-    await _judge(context, stage, split, calibration)
+    shared = beside(context)
+    work = _Work(context, stage, split, len(contestants) * len(items), shared, asyncio.Queue())
+    answering, judging = partial(_answer, work, missing), partial(_judge, work, calibration)
+    await for_each((answering, judging), lambda part: part(), 2 if shared.is_on else 1)
 
 
-async def _answer(
-    context: Context,
-    stage: str,
-    split: Split,
-    contestants: Sequence[Contestant],
-    items: Sequence[HeldOutItem],
-) -> None:
-    student = context.config.student
-    sampling = Sampling(student.temperature, student.top_p, student.max_tokens)
-    missing = [(one, unanswered(context.store, one.model_id, items)) for one in contestants]
-    missing = [(contestant, unasked) for contestant, unasked in missing if unasked]
-    if not missing:
-        return
-    total = len(contestants) * len(items)
-    done = total - sum(len(unasked) for _, unasked in missing)
+@dataclass
+class _Work:
+    """What answering and judging have in common."""
+
+    context: Context
+    stage: str
+    split: Split
+    answers: int
+    """Of all contestants to all items."""
+    shared: Beside
+    """Whether both are done at once."""
+    came: asyncio.Queue[bool]
+    """True for each contestant that has answered, and in the end False."""
+
+
+def _missing(
+    context: Context, contestants: Sequence[Contestant], items: Sequence[HeldOutItem]
+) -> list[tuple[Contestant, list[HeldOutItem]]]:
+    """Who has which items left to answer; ConfigError, StageError for weights that can't be had."""
+    every = [(one, unanswered(context.store, one.model_id, items)) for one in contestants]
+    missing = [(contestant, unasked) for contestant, unasked in every if unasked]
     for contestant, _ in missing:  # now, rather than after hours of answers
         if contestant.folder.name == REMOVED:
             raise removed_weights(contestant.model_id)
-        check_fits(embedded(student.path), contestant.folder)
-    template = chat_template_file(context)
-    async with serve(context, role="student", stage=stage, chat_template=template) as client:
-        tally = Tally(context.progress, client, "answers", done, total)
+        check_fits(embedded(context.config.student.path), contestant.folder)
+    return missing
+
+
+async def _answer(work: _Work, missing: Sequence[tuple[Contestant, list[HeldOutItem]]]) -> None:
+    context, student = work.context, work.context.config.student
+    sampling = Sampling(student.temperature, student.top_p, student.max_tokens)
+    done = work.answers - sum(len(unasked) for _, unasked in missing)
+    template, gpus = chat_template_file(context), work.shared.judge_gpus
+    async with serve(
+        context, "student", work.stage, chat_template=template, behind_gpus=gpus
+    ) as client:
+        tally = Tally(context.progress, client, "answers", done, work.answers)
+        add = (lambda: None) if work.shared.is_on else tally.add  # judgments follow, and are shown
         for contestant, unasked in missing:
             await client.load_weights(contestant.folder)
             await answer_all(
-                client, context.store, contestant.model_id, split, unasked, sampling, tally.add
+                client, context.store, contestant.model_id, work.split, unasked, sampling, add
             )
+            work.came.put_nowait(True)
+    work.came.put_nowait(False)
 
 
-async def _judge(
-    context: Context, stage: str, split: Split, calibration: Calibration | None
-) -> None:
-    pairings = unjudged(context.store, split, both=context.config.both_orders())
-    if not pairings and not calibration:
-        return
-    pack = load_pack(context.config.prompts.pack)
+async def _judge(work: _Work, calibration: Calibration | None) -> None:
+    """Judge what has been answered, together, until no more answers come."""
+    context, split, both = work.context, work.split, work.context.config.both_orders()
+    pack, kind = load_pack(context.config.prompts.pack), context.config.judge.kind
     judged = context.store.value("SELECT count(*) FROM judgment WHERE split = ?", [split])
-    async with serve(context, role="judge", stage=stage) as client:
+    async with serve(context, role="judge", stage=work.stage) as client:
         if calibration:
             await calibration.judge(client)
-        total = judged + len(pairings)
-        tally = Tally(context.progress, client, "judgments", judged, total)
-        kind = context.config.judge.kind
-        await judge_all(client, context.store, pack, split, pairings, tally.add, kind=kind)
+        tally = Tally(context.progress, client, "judgments", judged, work.answers * (1 + both))
+        more = True
+        while more:
+            more = await work.came.get()
+            while not work.came.empty():
+                more = work.came.get_nowait()
+            pairings = unjudged(context.store, split, both=both)
+            if not more:
+                tally.total = tally.done + len(pairings)
+            await judge_all(client, context.store, pack, split, pairings, tally.add, kind=kind)
 
 
 @dataclass

@@ -86,7 +86,7 @@ def _check_same_training(context: Context, work: Path, job: Job) -> None:
 def _check_resumable(job: Job, last: Checkpoint | None) -> None:
     """The trainer's state of one process and that of sharded ones are not each other's."""
     if last and is_sharded(last.folder / RESUME) != job.sharded:
-        was, now = ("one GPU", "several")[:: 1 if job.sharded else -1]
+        was, now = ("one GPU", "several GPUs")[:: 1 if job.sharded else -1]
         raise StageError(
             f"epochs 1 to {last.epoch} were trained on {was}, and on {now} they can't be continued",
             where=str(last.folder / RESUME),

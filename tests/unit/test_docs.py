@@ -101,3 +101,16 @@ def test_exit_codes_and_three_lines(tmp_path, monkeypatch):
         if first.startswith("error"):
             assert [line[:6] for line in done.stderr.splitlines()] == ["error:", "where:", "fix:  "]
         assert "Traceback" not in done.stderr
+
+
+def test_what_the_docs_call_free_to_change_is_free():
+    """The word *speed* behind a key, and config.SPEED_ONLY, say the same."""
+    from localism.config import SPEED_ONLY
+
+    marked: set[str] = set()
+    for line in (ROOT / "docs/models-toml.md").read_text().splitlines():
+        if line.startswith("| `") and "*speed*" in line:
+            marked.add(line.split("`")[1])
+    # Of a whole table its keys are marked.
+    of_tables = {"teacher", "judge", "student", "embedder", "seeds"}
+    assert marked - of_tables == SPEED_ONLY - {"licences"}

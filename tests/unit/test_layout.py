@@ -35,7 +35,7 @@ RANKS = [
     {"tables", "context", "assets", "seeds", "recipe", "licences"},
     {"serving", "embedded", "clustering"},
     {"judging", "curation", "training"},
-    {"compare"},
+    {"compare", "lmeval"},
     {"reporting", "export"},
     {"suites", "packing"},
     {"stages"},

@@ -99,11 +99,23 @@ def test_a_card_names_a_licence_and_its_own_one_under_other(tmp_path: Path) -> N
     assert (strange.name, strange.restricts) == ("acme-1.0", None)
 
 
+def test_a_licence_file_beside_a_data_file_is_not_taken_for_the_datas(tmp_path: Path) -> None:
+    """It may be that of the code around it; a card with a head is the data's."""
+    project = folder(tmp_path / "project", LICENSE_txt=APACHE, README="# Our code\n")
+    (project / "seeds.jsonl").touch()
+    assert find(project / "seeds.jsonl", "seeds").restricts is None
+    (project / "README.md").write_text(card(license="cc-by-sa-4.0"))
+    assert find(project / "seeds.jsonl", "seeds").name == "Creative Commons, share alike"
+
+
 def test_of_several_the_most_restrictive_counts(tmp_path: Path) -> None:
     """A fine-tune that calls itself Apache stays what its base made it."""
     config = json.dumps({"_name_or_path": "meta-llama/Llama-3.1-8B"})
     tuned = folder(tmp_path / "tuned", README=card(license="apache-2.0"), config=config)
     assert find(tuned, "student").name == "Llama 3.1 Community License"
+    strange = folder(tmp_path / "Llama-3.1-8B-tuned", LICENSE_txt="Ask us.")
+    found = find(strange, "teacher")
+    assert (found.name, found.prefix) == ("unknown", "Llama") and found.demands
     cards = card(license="mit", base_model="google/gemma-2-9b")
     assert find(folder(tmp_path / "g", README=cards), "student").name == "Gemma Terms of Use"
 

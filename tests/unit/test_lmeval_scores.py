@@ -13,8 +13,6 @@ from localism.lmeval.scores import not_run, scores
 from localism.lmeval.staging import SAMPLES, StagedTask, stage
 from localism.lmeval.tasks import TASKS
 
-VERSIONS = {"backend": "hf", "device": "cpu"}
-
 
 class Loader(yaml.SafeLoader):
     """Reads the harness's tag as text."""
@@ -100,6 +98,8 @@ def result(values: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
         "n-shot": {name: 0 for name in values},
         "outcomes": {},
         "answer_tokens": None,
+        "made_with": {"backend": "hf", "device": "cpu"},
+        "sandboxed": True,
     } | more
 
 
@@ -114,7 +114,7 @@ def test_values_are_percent_with_the_interval_of_the_standard_error(tmp_path):
         "exact_match_stderr,flexible-extract": 0.02,
     }
     found = result({"gsm8k": values}, **{"n-shot": {"gsm8k": 5}, "versions": {"gsm8k": 3.0}})
-    strict, flexible = scores(staged(tmp_path, "gsm8k"), found, None, VERSIONS, sandboxed=False)
+    strict, flexible = scores(staged(tmp_path, "gsm8k"), found, None)
     assert (strict.metric, strict.part, strict.value, strict.n) == (
         "exact_match strict", "gsm8k", 40, 100,
     )  # fmt: skip
@@ -129,9 +129,7 @@ def test_values_are_percent_with_the_interval_of_the_standard_error(tmp_path):
 @pytest.mark.parametrize("error", ["N/A", 0.0, None])
 def test_no_interval_is_made_up_where_the_standard_error_tells_nothing(tmp_path, error):
     values = {"sample_len": 1, "acc,none": 1.0, "acc_stderr,none": error}
-    (row,) = scores(
-        staged(tmp_path, "race"), result({"race": values}), 1, VERSIONS, sandboxed=False
-    )
+    (row,) = scores(staged(tmp_path, "race"), result({"race": values}), 1)
     assert (row.value, row.low, row.high) == (100, None, None)
     assert "the first 1 items" in row.note
 
@@ -141,7 +139,7 @@ def test_mmlu_has_a_row_for_the_whole_before_those_of_its_subjects(tmp_path):
         name: {"sample_len": 20, "acc,none": 0.5, "acc_stderr,none": 0.1}
         for name in ("mmlu_astronomy", "mmlu", "mmlu_anatomy")
     }
-    rows = list(scores(staged(tmp_path, "mmlu"), result(values), 3, VERSIONS, sandboxed=False))
+    rows = list(scores(staged(tmp_path, "mmlu"), result(values), 3))
     assert [row.part for row in rows] == ["mmlu", "mmlu_anatomy", "mmlu_astronomy"]
     assert "the first 3 items of each subject" in rows[0].note
 
@@ -157,7 +155,7 @@ def humaneval() -> dict[str, Any]:
 
 def test_humaneval_is_one_part_and_its_note_says_where_the_code_was_run(tmp_path):
     task = staged(tmp_path, "humaneval")
-    one, ten = scores(task, humaneval(), None, VERSIONS, sandboxed=True)
+    one, ten = scores(task, humaneval(), None)
     assert [(row.metric, row.part, row.value) for row in (one, ten)] == [
         ("pass@1", "humaneval", 50),
         ("pass@10", "humaneval", 75),
@@ -166,7 +164,7 @@ def test_humaneval_is_one_part_and_its_note_says_where_the_code_was_run(tmp_path
     assert "10 answers to each, temperature 0.2, top_p 0.95" in ten.note
     assert "10 answers" not in one.note
     assert "at most 512 tokens, half the model's context" in one.note
-    (one, _) = scores(task, humaneval(), None, VERSIONS, sandboxed=False)
+    (one, _) = scores(task, humaneval() | {"sandboxed": False}, None)
     assert "run WITHOUT a sandbox" in one.note
 
 

@@ -307,3 +307,11 @@ def test_what_is_not_staged_or_was_altered_since_is_refused(tmp_path):
     (staged.folder / "manifest.json").write_text("{}")
     with pytest.raises(ConfigError, match="piqa was altered or is incomplete: manifest.json"):
         load(tmp_path, "piqa")
+
+
+def test_the_page_gives_the_download_and_the_size_of_every_task():
+    page = (Path(__file__).parents[2] / "docs/lm-eval.md").read_text()
+    for task in ALL:
+        assert f"    {task.download}\n" in page
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{task.name}` |")]
+        assert f"{task.split}, {task.items:,} |" in row

@@ -98,6 +98,13 @@ def test_nothing_to_answer_is_said(folder, text):
     assert "there is no query" in str(asked(folder, text=text).exception)
 
 
+def test_a_pipe_gets_every_text_whole_and_a_terminal_what_fits(folder, monkeypatch):
+    long = "SELECT repeat('many words ', 30) AS text, 1 AS n"
+    assert asked(folder, long).output.count("many words") == 30
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(len, asked(folder, long).output.splitlines())) <= 60
+
+
 def test_a_plan_is_drawn_as_duckdb_draws_it(folder):
     drawing = asked(folder, "EXPLAIN", "SELECT", "kind", "FROM", "event").output
     assert drawing.count("\n") > 3 and max(map(len, drawing.splitlines())) < 80
@@ -123,11 +130,14 @@ def typed(folder, state, steps) -> tuple[str, int]:
     os.close(inside)
     seen, place = "", 0
 
-    def read_until(mark: str, seconds: float = 20.0) -> None:
+    def read_until(mark: str, keys: bytes = b"") -> None:
         nonlocal seen, place
-        end = time.monotonic() + seconds
+        end = time.monotonic() + 30
         while mark not in seen[place:] and time.monotonic() < end:
-            if select.select([terminal], [], [], 0.1)[0]:
+            ready = select.select([terminal], [], [], 1)[0]
+            if not ready and keys == b"\x03":  # Python misses one just before it reads a line
+                os.write(terminal, keys)
+            if ready:
                 try:
                     seen += os.read(terminal, 65536).decode()
                 except OSError:  # the other side has ended
@@ -139,7 +149,7 @@ def typed(folder, state, steps) -> tuple[str, int]:
     for keys, *marks in steps:
         os.write(terminal, keys)
         for mark in marks:
-            read_until(mark)
+            read_until(mark, keys)
     code = child.wait(timeout=20)
     os.close(terminal)
     return seen, code

@@ -28,7 +28,7 @@ from localism.stages.train_plan import (
     state_bytes,
 )
 from localism.training.gpus import Gpus, find_gpus
-from localism.training.job import Job, whole_checkpoints
+from localism.training.job import RESUME, Checkpoint, Job, whole_checkpoints
 from localism.training.recorder import check_loss
 from localism.training.sets import main_training
 
@@ -161,6 +161,24 @@ def test_a_job_comes_back_from_its_file_as_it_was(new_context: NewContext, tmp_p
     job = planned(new_context(config(method="lora", lora_targets=("q_proj",)))).job
     job.write(tmp_path / "job.json")
     assert Job.read(tmp_path / "job.json") == job
+
+
+def test_a_training_on_several_gpus_is_not_continued_on_one_nor_the_other_way_round(
+    new_context: NewContext,
+) -> None:
+    job = planned(new_context(config())).job
+    last = Checkpoint(Path(job.checkpoints) / "epoch-02", 2, 8, 1.0, None)
+    (last.folder / RESUME).mkdir(parents=True)
+    train._check_resumable(job, last)
+    with pytest.raises(StageError, match="epochs 1 to 2 were trained on one GPU, and on several"):
+        train._check_resumable(replace(job, sharded=True), last)
+    (last.folder / RESUME / "pytorch_model_fsdp.bin").touch()
+    train._check_resumable(replace(job, sharded=True), last)
+    with pytest.raises(
+        StageError, match="trained on several GPUs, and on one GPU they can't"
+    ) as refused:
+        train._check_resumable(job, last)
+    assert "train on several GPUs again" in refused.value.fix
 
 
 def test_lora_on_layers_that_the_student_does_not_have_is_refused(new_context: NewContext) -> None:
