@@ -202,6 +202,7 @@ def _job(
         max_length=asked.length,
         gradient_checkpointing=checkpointing,
         weights_dtype=shape.dtype,
+        learning_rate=3e-4,  # so that a few steps change answers, also in bfloat16
         parent=os.getpid(),
     )
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from localism.judging.heldout import HeldOutItem
 from localism.judging.winrate import Battles
-from localism.prompting.packs import Pack
+from localism.prompting.packs import Pack, marker
 from localism.records import Split, stable_id
 from localism.serving.client import Client, RequestFailed
 from localism.store import Store
@@ -61,7 +61,13 @@ class Pairing:
         """The judge's prompt."""
         shown = (self.answer, self.reference)
         first, second = shown if self.answer_first else shown[::-1]
-        return pack.render("judge", instruction=self.instruction, first=first, second=second)
+        values = {"instruction": self.instruction, "first": first, "second": second}
+        if pack.uses("judge", "marker"):
+            # The same for every answer to this item: what is alike in their prompts comes from the
+            # engine's prefix cache.
+            texts = self.instruction, self.reference
+            values["marker"] = marker(*texts, absent_from=self.answer)
+        return pack.render("judge", **values)
 
 
 class Verdict(NamedTuple):

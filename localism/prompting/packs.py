@@ -30,7 +30,7 @@ VARIABLES: dict[str, set[str]] = {
     "label": {"instruction", "marker"},
     "cluster_name": {"members"},
     "relabel": {"instruction", "choices", "marker"},
-    "judge": {"instruction", "first", "second"},
+    "judge": {"instruction", "first", "second", "marker"},
     "rate": {"instruction", "response"},
     "shows_skill": {"instruction", "response", "skill"},
     "brevity": {"instruction"},
@@ -140,21 +140,23 @@ class Pack:
     def render(self, template: str, **values: Any) -> str:
         """Fill one template; an unfilled placeholder raises jinja2.UndefinedError (our bug).
 
-        `marker` is filled here: by it a template can fence a text that it does not trust.
+        `marker` is filled here unless it is given: by it a template can fence a text that it does
+        not trust.
         """
-        if self.uses(template, "marker"):
+        if self.uses(template, "marker") and "marker" not in values:
             values["marker"] = marker(*map(str, values.values()))
         return self.templates[template].render(**values).strip("\n")
 
 
-def marker(*texts: str) -> str:
-    """Eight hex digits that occur in none of the texts.
+def marker(*texts: str, absent_from: str = "") -> str:
+    """Eight hex digits that occur in none of the texts, nor in `absent_from`.
 
-    Made of their content, so that a prompt stays the same when it is rendered again.
+    Made of the texts' content, so that a prompt stays the same when it is rendered again; and not
+    of `absent_from`, so that prompts which differ in it alone share their beginning.
     """
     candidates = (stable_id("marker", texts, attempt)[:8] for attempt in itertools.count())
     # In small letters, for a reader might take <MESSAGE-AB..> for the same.
-    folded = [text.casefold() for text in texts]
+    folded = [text.casefold() for text in (*texts, absent_from)]
     return next(found for found in candidates if not any(found in text for text in folded))
 
 

@@ -4,8 +4,8 @@ One student engine answers for every checkpoint by swapping weights; one judge e
 beside it, compares every answer with the teacher's response. The pick is the highest
 length-controlled win rate; checkpoints that these prompts cannot tell from it are its tie set. Its
 score here is optimistic, because it was chosen by it: stage evaluate measures it on other prompts.
-Before that the judge's own taste for length is measured on rewritten references
-(pick_calibration.py). Several trainings (--on SET) are picked from one by one, and share the engines.
+The judge's own taste for length is measured on rewritten references (pick_calibration.py). Several
+trainings (--on SET) are picked from one by one, and share the engines.
 
 Alone: localism pick --run NAME
 """

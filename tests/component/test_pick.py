@@ -146,7 +146,7 @@ def history(teacher: ServedTeacher, tmp_path_factory: pytest.TempPathFactory) ->
     config = embedded_config(
         **teacher.endpoints,
         student={"max_tokens": 32, "temperature": 0.7, "max_num_seqs": 4},
-        pick={"bootstrap": 200},
+        pick={"bootstrap": 200, "beside": "no"},
     )
     with Store(folder / "corpus.duckdb") as store:
         context = Context(config, store, folder, Progress(io.StringIO(), plain=True))
@@ -219,6 +219,38 @@ def test_a_second_call_adds_nothing_and_starts_no_engine(history: History) -> No
     assert history.picked_again == history.picked
     assert history.evaluated_again == history.evaluated
     assert history.evaluated.engines == history.picked.engines + 1
+
+
+def test_a_judge_beside_the_student_finds_the_same_before_all_have_answered(
+    history: History, tmp_path: Path
+) -> None:
+    config = history.context.config
+    beside = config.model_copy(
+        update={"pick": config.pick.model_copy(update={"beside": "auto", "calibration": 0})}
+    )
+    with Store(tmp_path / "corpus.duckdb") as store:
+        context = Context(beside, store, tmp_path, Progress(io.StringIO(), plain=True))
+        fill(context)
+        found = call(pick, context)
+        early = store.value(
+            "SELECT count(*) FROM turn WHERE role = 'judge' AND finished_at <"
+            " (SELECT max(finished_at) FROM turn WHERE role = 'student')"
+        )
+    assert early > 0
+    for ours, theirs in (
+        (found.answers, history.picked.answers),
+        (found.judgments, history.picked.judgments),
+    ):
+        assert [essence(row) for row in ours] == [essence(row) for row in theirs]
+
+
+def essence(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with numbers as floats of four digits; its turn is of another ledger."""
+    return {
+        key: round(value, 4) if isinstance(value, float) else value
+        for key, value in row.items()
+        if key != "turn_id"
+    }
 
 
 def test_the_books_balance(history: History) -> None:
