@@ -416,7 +416,7 @@ class Licences(Section):
     """Licences that the folders do not name, for cards and exports: docs/export.md."""
 
     teacher: str = ""
-    """As a model card names it, for instance apache-2.0 or llama3.3; counts before what is found."""
+    """As a model card names it, for instance llama3.3; counts before what is found."""
     judge: str = ""
     """Of the judge's weights."""
     student: str = ""
