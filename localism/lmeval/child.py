@@ -37,10 +37,13 @@ def evaluate(job: Job) -> None:
     sandbox = Sandbox(None if job.entrance is None else tuple(job.entrance))
     metric = CodeEval(sandbox)
     instead_of_the_hub(metric)
+    import lm_eval.evaluator
     from lm_eval.tasks import TaskManager
     from lm_eval.utils import setup_logging
 
     setup_logging("INFO")
+    # A report on the machine, of nearly a second a task, that nobody reads: job.versions has it.
+    lm_eval.evaluator.add_env_info = lambda _: None
     # Without the harness's own ten thousand tasks, which take a quarter of a minute to list.
     manager = TaskManager(include_path=job.task_files, include_defaults=False)
     model = _load(job)

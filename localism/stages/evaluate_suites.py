@@ -155,14 +155,22 @@ def _judging(context: Context) -> Judging:
 
 
 def _check_prompts(context: Context, staged: Sequence[Staged]) -> None:
-    """The judge's prompts are whole, and those that this run has been judged with so far."""
+    """The judge's prompts of each suite are whole, and those that this run was judged with before.
+
+    Each suite has a pin of its own: another's prompts may change.
+    """
     folder = context.config.evaluate.judge_prompts
     judge_prompts = prompts.load(folder)
     for suite in staged:
-        judge_prompts.check(suite.protocol.PROMPTS)
-    asset = {"asset_id": "judge prompts", "role": "judge prompts", "path": folder}
-    sizes = {"parameters": None, "bytes": None}
-    assets.pin(context.store, {**asset, "fingerprint": judge_prompts.fingerprint, **sizes})
+        needed = suite.protocol.PROMPTS
+        judge_prompts.check(needed)
+        if not needed:
+            continue
+        role = f"judge prompts of {suite.protocol.NAME}"
+        fingerprint = judge_prompts.fingerprint(needed)
+        beside = {"path": folder, "parameters": None, "bytes": None}
+        asset = {"asset_id": role, "role": role, "fingerprint": fingerprint, **beside}
+        assets.pin(context.store, asset)
 
 
 # ---- answers and judgments -----------------------------------------------------------------

@@ -6,7 +6,7 @@ material: a template fences them with `marker`, eight hex digits that occur in n
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import jinja2.sandbox
 
 from localism.errors import ConfigError
 from localism.prompting.packs import marker, packaged
+from localism.records import stable_id
 
 Render = Callable[..., str]
 
@@ -31,14 +32,18 @@ class JudgePrompts:
     """By name."""
     variables: Mapping[str, frozenset[str]]
     """What each has a place for."""
-    fingerprint: str
-    """Of all templates."""
+    digests: Mapping[str, str]
+    """SHA-256 of each template's text."""
 
     def render(self, template: str, **values: Any) -> str:
         """Fill one; an unfilled placeholder raises jinja2.UndefinedError (our bug)."""
         if "marker" in self.variables[template]:
             values["marker"] = marker(*map(str, values.values()))
         return self.templates[template].render(**values).strip("\n")
+
+    def fingerprint(self, needed: Iterable[str]) -> str:
+        """Of these templates, by name and content."""
+        return stable_id([[name, self.digests[name]] for name in sorted(needed)])
 
     def check(self, needed: Mapping[str, Set[str]]) -> None:
         """ConfigError unless every template that is needed is there and uses no other variable."""
@@ -65,7 +70,7 @@ def load(name_or_folder: str) -> JudgePrompts:
     environment = jinja2.sandbox.SandboxedEnvironment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    templates, variables, digest = {}, {}, hashlib.sha256()
+    templates, variables, digests = {}, {}, {}
     for path in sorted(folder.glob("*.txt")):
         try:
             text = path.read_text(encoding="utf-8")
@@ -82,8 +87,8 @@ def load(name_or_folder: str) -> JudgePrompts:
                 f"judge prompt cannot be read: {unread}", where=str(path), fix="save it as UTF-8"
             ) from None
         variables[path.stem] = frozenset(jinja2.meta.find_undeclared_variables(tree))
-        digest.update(f"{path.stem}\0{text}\0".encode())
-    return JudgePrompts(folder, templates, variables, digest.hexdigest()[:16])
+        digests[path.stem] = hashlib.sha256(text.encode()).hexdigest()
+    return JudgePrompts(folder, templates, variables, digests)
 
 
 def _folder(name_or_folder: str) -> Path:

@@ -203,6 +203,18 @@ def test_the_prompts_that_ship_suit_their_protocols(name):
     prompts.load("judges").check(PROTOCOLS[name].PROMPTS)
 
 
+def test_a_fingerprint_is_of_the_prompts_that_are_needed_and_of_no_others(tmp_path):
+    for name in ("x", "y"):
+        (tmp_path / f"{name}.txt").write_text("{{ answer }}")
+    before = prompts.load(str(tmp_path)).fingerprint(["x"])
+    prompts.load.cache_clear()
+    (tmp_path / "y.txt").write_text("another {{ answer }}")
+    assert prompts.load(str(tmp_path)).fingerprint(["x"]) == before
+    prompts.load.cache_clear()
+    (tmp_path / "x.txt").write_text("another {{ answer }}")
+    assert prompts.load(str(tmp_path)).fingerprint(["x"]) != before
+
+
 # ---- rows ----------------------------------------------------------------------------------
 
 
