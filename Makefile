@@ -43,8 +43,14 @@ help:
 run: $(STAMP)
 	@"$(VENV)/bin/localism" run-all $(ARGS)
 
+# The unit tests side by side; the others one by one, since they share engines and a finished run.
 test: $(DEV_STAMP)
-	@OMP_NUM_THREADS=1 "$(VENV)/bin/python" -m pytest $(ARGS)
+	@export OMP_NUM_THREADS=1
+	if [ -n '$(ARGS)' ]; then exec "$(VENV)/bin/python" -m pytest $(ARGS); fi
+	failed=0
+	"$(VENV)/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile tests/unit || failed=1
+	"$(VENV)/bin/python" -m pytest --ignore tests/unit || failed=1
+	exit $$failed
 
 check: $(DEV_STAMP)
 	@"$(VENV)/bin/ruff" format --check .

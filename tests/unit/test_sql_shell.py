@@ -100,6 +100,7 @@ def test_nothing_to_answer_is_said(folder, text):
 
 def test_a_pipe_gets_every_text_whole_and_a_terminal_what_fits(folder, monkeypatch):
     long = "SELECT repeat('many words ', 30) AS text, 1 AS n"
+    monkeypatch.delenv("COLUMNS", raising=False)
     assert asked(folder, long).output.count("many words") == 30
     monkeypatch.setenv("COLUMNS", "60")
     assert max(map(len, asked(folder, long).output.splitlines())) <= 60
