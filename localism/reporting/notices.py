@@ -74,15 +74,17 @@ def _of_scores(facts: dict[str, Any]) -> list[dict[str, str]]:
                     "unscored and not counted.",
                 )
             )
-    for suite in facts["suites"]:
-        if suite["is_sample"]:
-            found.append(
-                _notice(
-                    suite["suite"],
-                    f"{suite['suite']} was run on the sample that ships with localism, not on "
-                    "the benchmark: its scores cannot be compared with published ones.",
-                )
+    samples = [suite["suite"] for suite in facts["suites"] if suite["is_sample"]]
+    if samples:
+        is_one = len(samples) == 1
+        listed = samples[0] if is_one else f"{', '.join(samples[:-1])} and {samples[-1]}"
+        found.append(
+            _notice(
+                "benchmarks",
+                f"{listed} {'was' if is_one else 'were'} run on samples that ship with localism, "
+                "not on the benchmarks: such scores cannot be compared with published ones.",
             )
+        )
     return found
 
 

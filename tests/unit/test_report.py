@@ -221,7 +221,7 @@ def test_a_finished_run_is_told_without_a_script(made: Context) -> None:
     for claim in (
         "beats the base model by 40.2 points of preference on 12 unseen prompts (95% CI +36.0",
         "A third of the skills are on their own.",
-        "wildbench was run on the sample that ships with localism, not on the benchmark",
+        "wildbench was run on samples that ship with localism, not on the benchmarks",
         "Judge Qwen2.5-72B: agreement 0.71 (0.66 to 0.76), n 200",
         "It cannot be told apart (90%, paired bootstrap) from epochs 1, 3.",
         "Trainings side by side",
