@@ -32,6 +32,7 @@ from localism.cli_pack import pack, unpack, verify
 from localism.cli_plan import plan
 from localism.cli_prompts import prompts
 from localism.cli_skills import skills
+from localism.cli_slurm import slurm
 from localism.cli_sql import sql, ui
 from localism.cli_train_worker import train_worker
 from localism.cli_winrate import winrate
@@ -42,7 +43,7 @@ WATCH_SECONDS = 3.0
 SECTIONS = {
     "Whole pipeline": ("run-all", "doctor", "plan", "init", "status", "fork"),
     "One stage, in pipeline order": STAGES,
-    "Several machines": ("train-worker",),
+    "Several machines": ("slurm", "train-worker"),
     "Ablations": ("variant", "compare"),
     "Look": ("skills", "prompts", "sql", "ui", "why", "winrate", "judge"),
     "Hand on": ("export", "licences"),
@@ -414,6 +415,7 @@ cli.add_command(skills)
 cli.add_command(prompts)
 cli.add_command(variant)
 cli.add_command(compare)
+cli.add_command(slurm)
 cli.add_command(train_worker)
 cli.add_command(sql)
 cli.add_command(ui)

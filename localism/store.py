@@ -6,6 +6,7 @@ A row whose key is already there is left as it was, so that doing a thing twice 
 with ids made from content, is all that resuming needs. kill -9 loses at most the last second.
 """
 
+import signal
 import threading
 import time
 from collections import defaultdict
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import duckdb
@@ -74,6 +76,32 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
             time.sleep(0.1)
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C, or a scheduler's warning, waits until a write is whole.
+
+    Their handlers raise, and an exception in the middle of a write would lose its rows. Other
+    threads than the main one are never interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if callable(handler):
+            before[number] = handler
+            signal.signal(number, lambda *what: came.append(what))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for came_number, frame in came:
+        before[signal.Signals(came_number)](came_number, frame)
+
+
 class Store:
     """The one writer of a corpus. Thread-safe; use as a context manager."""
 
@@ -128,7 +156,7 @@ class Store:
         """Rows as dicts; sees everything added before."""
         with self._lock:
             self.flush()
-            cursor = self._connection.execute(sql, parameters or [])
+            cursor = self._run(sql, parameters)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
 
@@ -141,7 +169,17 @@ class Store:
         """One writing statement, in a transaction of its own, after what was added before."""
         with self._lock:
             self.flush()
-            self._connection.execute(sql, parameters or [])
+            self._run(sql, parameters)
+
+    def _run(self, sql: str, parameters: list[Any] | None = None) -> duckdb.DuckDBPyConnection:
+        """A statement; KeyboardInterrupt for a signal that came while DuckDB was at it."""
+        try:
+            return self._connection.execute(sql, parameters or [])
+        except RuntimeError as stopped:
+            # DuckDB hides what the signal's handler raised behind this.
+            if str(stopped) == "Query interrupted":
+                raise KeyboardInterrupt from None
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -153,11 +191,13 @@ class Store:
             try:
                 yield
                 self.flush()
-                self._connection.commit()
             except BaseException:
                 self._buffer, self._buffered = defaultdict(list), 0
                 self._connection.rollback()
                 raise
+            else:
+                with _undisturbed():
+                    self._connection.commit()
             finally:
                 self._in_transaction = False
 
@@ -169,7 +209,7 @@ class Store:
 
     def flush(self) -> None:
         """Write what is buffered as one transaction."""
-        with self._lock:
+        with self._lock, _undisturbed():
             if not self._buffered:
                 return
             batches, self._buffer, self._buffered = self._buffer, defaultdict(list), 0

@@ -50,6 +50,7 @@ RANKS = [
         "cli_evaluate",
         "cli_pack",
         "cli_doctor",
+        "cli_slurm",
         "cli_plan",
         "cli_winrate",
         "cli_export",

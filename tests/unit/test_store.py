@@ -139,3 +139,40 @@ def test_ids_depend_on_content_alone():
 def test_the_id_contract_is_frozen():
     # Old corpora were written with these; a change here orphans every cached model call.
     assert stable_id("mix", 0, 2) == "ac00158eeb2f6cb7"
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from localism.store import Store, now
+
+def warn():
+    time.sleep(float(sys.argv[2]))
+    os.kill(os.getpid(), signal.SIGINT)
+
+added, row = 0, {"stage": None, "kind": "note", "detail": "{}"}
+try:
+    with Store(Path(sys.argv[1])) as store:
+        threading.Thread(target=warn, daemon=True).start()
+        while True:
+            store.add("event", event_id=str(added), happened_at=now(), **row)
+            added += 1
+            if added % 7 == 0:
+                store.flush()
+except KeyboardInterrupt:
+    print(added, flush=True)
+"""
+
+
+@pytest.mark.parametrize("after", [0.05, 0.11, 0.17, 0.23, 0.31, 0.42])
+def test_an_interruption_in_the_middle_of_a_write_loses_no_row(tmp_path, after):
+    path = tmp_path / "corpus.duckdb"
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(path), str(after)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    added = int(done.stdout)
+    with Store(path) as store:
+        # A signal that comes in add() leaves it open whether that row is there.
+        assert store.value("SELECT count(*) FROM event") in (added, added + 1)
+        assert store.value("SELECT max(event_id::INT) + 1 = count(*) FROM event")

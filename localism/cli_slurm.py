@@ -1,0 +1,124 @@
+"""The command slurm: scripts that run the whole pipeline in jobs, as often as it takes."""
+
+import math
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from localism.cli_options import Positive, models_option, run_option
+
+# Before the end of a job localism begins nothing new (what is under way may take five minutes),
+# and Slurm warns, should that not have been enough.
+LAST_MINUTES, WARNING_SECONDS = 15, 300
+
+
+def _seeds(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?", value):
+        raise click.BadParameter(f"{value!r} is no list of seeds, for instance 0-3 or 0,7,9%2")
+    return value
+
+
+@click.command(
+    epilog="\b\nExamples:\n  localism slurm --partition h100 --gpus 8 --models models.toml\n"
+    "  localism slurm --partition h100 --gpus 8 --hours 24 --seeds 0-3 --to seeds.sh"
+)
+@run_option
+@models_option
+@click.option("--partition", required=True, metavar="NAME", help="Of your cluster.")
+@click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines.")
+@click.option(
+    "--gpus", type=click.IntRange(0), default=8, show_default=True, help="Of each machine."
+)
+@click.option(
+    "--hours", type=Positive(), default=24.0, show_default=True, metavar="H",
+    help="Longest time of a job; the run goes on in the next one.",
+)  # fmt: skip
+@click.option(
+    "--seeds", metavar="LIST", callback=_seeds,
+    help="An array of runs NAME-SEED, one a seed, for instance 0-3.",
+)  # fmt: skip
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path), default=Path("localism.sh"),
+    show_default=True, help="File to write; an existing one is left alone.",
+)  # fmt: skip
+@click.argument("more", nargs=-1)
+def slurm(
+    name: str,
+    models: Path | None,
+    partition: str,
+    nodes: int,
+    gpus: int,
+    hours: float,
+    seeds: str | None,
+    target: Path,
+    more: tuple[str, ...],
+) -> None:
+    """Write a batch script for run-all; MORE goes to run-all, behind a double hyphen."""
+    from localism import recipe
+    from localism.errors import UsageError
+
+    if target.exists():
+        raise UsageError(
+            "the file exists already",
+            where=str(target),
+            fix="edit it, remove it, or name another with --to",
+        )
+    if hours * 60 <= 2 * LAST_MINUTES:
+        raise UsageError(
+            "so short a job does next to nothing",
+            where=f"--hours {hours:g}",
+            fix=f"more than half an hour: the last {LAST_MINUTES} minutes are for ending well",
+        )
+    path = (models or recipe.default_models()).resolve()
+    text = _rendered(name, path, partition, nodes, gpus, hours, seeds, target.name, more)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    click.echo(f"wrote {target}; next: sbatch {target}, and localism status --run {name} --watch")
+
+
+def _rendered(
+    name: str,
+    models: Path,
+    partition: str,
+    nodes: int,
+    gpus: int,
+    hours: float,
+    seeds: str | None,
+    script: str,
+    more: tuple[str, ...],
+) -> str:
+    import jinja2
+
+    from localism import __version__
+
+    minutes = math.floor(hours * 60)
+    values: dict[str, Any] = {
+        "title": f"localism run-all, run {name}" + (f", seeds {seeds}" if seeds else ""),
+        "version": __version__,
+        "name": script,
+        "job": f"localism-{Path(name).name}",
+        "partition": partition,
+        "nodes": nodes,
+        "gpus": gpus,
+        "time": f"{minutes // 60}:{minutes % 60:02d}:00",
+        "array": seeds,
+        "warning": WARNING_SECONDS,
+        "log": f"localism-{Path(name).name}-%{'A_%a' if seeds else 'j'}.log",
+        "folder": shlex.quote(str(Path.cwd())),
+        "run": shlex.quote(name),
+        "localism": f"{shlex.quote(sys.executable)} -m localism",
+        "models": shlex.quote(str(models)),
+        "budget": f"{(minutes - LAST_MINUTES) / 60:.2f}",
+        "more": "".join(f" {shlex.quote(word)}" for word in more),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("localism", "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("slurm.sh").render(**values)
