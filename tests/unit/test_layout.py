@@ -165,6 +165,7 @@ def test_the_tree_in_the_readme_is_the_real_one():
         "export.md",
         "judges.md",
         "evaluation.md",
+        "operations.md",
     ],
 )
 def test_the_readme_links_each_page_of_docs(name):
