@@ -22,7 +22,7 @@ from localism.cli_options import models_option, overrides_option, run_option
 def doctor(
     name: str, models: Path | None, overrides: tuple[str, ...], deep: bool, as_json: bool
 ) -> None:
-    """Check models, memory, disk, versions and files before hours are spent; 4 if one fails."""
+    """Check models, memory, disk, versions and files before hours are spent."""
     from localism import tables
     from localism.doctor import findings
 
@@ -32,8 +32,9 @@ def doctor(
         click.echo(json.dumps({"worst": findings.worst(found), "findings": rows}, indent=2))
     else:
         click.echo(findings.render(found, tables.terminal_width()), nl=False)
-    if findings.worst(found) == "fail":
-        sys.exit(4)
+    failed = {finding.check for finding in found if finding.status == "fail"}
+    if failed:
+        sys.exit(3 if failed == {"configuration"} else 4)
 
 
 def _findings(name: str, models: Path | None, overrides: tuple[str, ...], deep: bool) -> Any:

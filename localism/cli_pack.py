@@ -90,7 +90,7 @@ def pack(
         click.echo(
             f"parts: {facts['parts']}; inside: python3 carry.py unpack {folder.name}.parts.json DIR"
         )
-    click.echo(f"next: carry it in, then python3 carry.py verify {folder.name}")
+    click.echo(f"next: carry it in, then python3 {folder.name}/carry.py verify {folder.name}")
 
 
 def _on_file(path: str, size: int) -> None:
@@ -154,6 +154,6 @@ def _bad(bad: Exception) -> Exception:
     from localism.errors import ConfigError
 
     where, _, problem = str(bad).partition(": ")
-    return ConfigError(
-        problem or "this is no pack", where=where, fix="name the folder or the parts.json of a pack"
-    )
+    problem, _, way = problem.partition("; ")
+    fix = way or "name the folder of a pack; for unpack its parts.json"
+    return ConfigError(problem or "this is no pack", where=where, fix=fix)

@@ -53,6 +53,8 @@ class OutOfTime(Exception):
     exit_code = 6
 
 
+# Folders of the kernel's own, which answer that a new file does not exist.
+UNREAL = ("/proc/", "/sys/")
 # Other errors of the system are bugs of ours.
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
@@ -65,6 +67,8 @@ def of_the_system(refused: OSError) -> LocalismError | None:
     if isinstance(refused, FileExistsError | NotADirectoryError):
         problem = "a folder is needed, and this, or a part of its path, is a file"
         return UsageError(problem, where=where, fix=another)
+    if refused.errno == errno.ENOENT and where.startswith(UNREAL):
+        return UsageError("nothing can be made in this folder", where=where, fix="name another")
     if refused.errno == errno.ENAMETOOLONG:
         return UsageError("this name is too long", where=where, fix="name another")
     if refused.errno in REFUSALS:

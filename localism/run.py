@@ -247,8 +247,10 @@ def run_suites(context: Context, asked: SuiteOptions) -> Outcome:
     context.progress.begin(STAGES.index("evaluate") + 1, len(STAGES), "evaluate")
     summary = importlib.import_module("localism.stages.evaluate_suites").run(context, asked)
     context.store.event("suites_evaluated", "evaluate", summary=summary)
-    reopen(context.store, "report")
     context.progress.end(summary)
+    if (context.folder / "report.html").exists() and "evaluate" in finished_stages(context.store):
+        reopen(context.store, "report")
+        run_stages(context, ("report",))
     return Outcome(("evaluate",), time.monotonic() - started)
 
 

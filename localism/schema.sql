@@ -693,7 +693,8 @@ WITH own AS (
     SELECT model_id, value, suite || ' ' || metric
                || CASE WHEN count(DISTINCT judge) OVER (PARTITION BY suite, metric) > 1
                        THEN ' by ' || judge ELSE '' END AS name
-    FROM suite_score WHERE part = ''
+    FROM suite_score ANTI JOIN (SELECT suite FROM suite WHERE is_sample) sample USING (suite)
+    WHERE part = ''
 ), suites AS (
     SELECT model_id, map(list(name ORDER BY name), list(value ORDER BY name)) AS benchmarks
     FROM named GROUP BY model_id

@@ -130,6 +130,8 @@ class Store:
 
     def add_rows(self, table: str, rows: list[Row]) -> None:
         """Buffer rows of one table; all must name the same columns."""
+        if not rows:
+            return
         with self._lock:
             if self._broken:
                 raise RuntimeError("an earlier write to the corpus failed") from self._broken

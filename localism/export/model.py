@@ -130,8 +130,9 @@ def benchmarks(read: Read, model_id: str) -> list[Row]:
     if not columns(read, "suite_score"):
         return []
     return read(
-        "SELECT suite, judge, metric, value, low, high, n, unscored FROM suite_score"
-        f" WHERE part = '' AND model_id = {quoted(model_id)} ORDER BY suite, judge, metric"
+        "SELECT suite || if(is_sample, ' (a sample of localism''s own)', '') AS suite, judge,"
+        " metric, value, low, high, n, unscored FROM evaluations"
+        f" WHERE model_id = {quoted(model_id)} ORDER BY suite, judge, metric"
     )
 
 

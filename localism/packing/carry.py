@@ -62,10 +62,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         for entry in files:
             _check_inside(entry["path"])
             _ = entry["bytes"], entry["sha256"]
-    except OSError as missing:
+    except OSError:
         unfinished = (folder / JOURNAL).exists()
-        why = "the pack was not finished" if unfinished else missing.strerror or str(missing)
-        raise BadPack(f"{path}: {why}") from None
+        why = "the pack was not finished; run the same `localism pack` again"
+        raise BadPack(f"{path}: {why if unfinished else 'no pack, it has no manifest'}") from None
     except (ValueError, KeyError, TypeError) as broken:
         raise BadPack(f"{path}: damaged ({broken})") from None
     return dict(manifest)
@@ -153,6 +153,15 @@ class Parts(io.RawIOBase):
                 raise BadPack(f"{self._folder / part['path']}: altered; copy this part again")
 
 
+def _wrong(folder: Path, part: dict[str, Any]) -> str | None:
+    """What is wrong with a part, as far as its size tells."""
+    try:
+        _open_part(folder, part).close()
+    except BadPack as bad:
+        return str(bad).removeprefix(f"{folder}/").partition(";")[0]
+    return None
+
+
 def _open_part(folder: Path, part: dict[str, Any]) -> Any:
     path = folder / part["path"]
     if not path.is_file():
@@ -182,8 +191,9 @@ def unpack(parts_file: Path, target: Path) -> Path:
         raise BadPack(f"{parts_file}: no list of parts ({broken})") from None
     if (target / name).exists():
         raise BadPack(f"{target / name}: is there already; verify it, or unpack elsewhere")
-    for part in parts:  # before hours of unpacking
-        _open_part(parts_file.parent, part).close()
+    absent = [problem for part in parts if (problem := _wrong(parts_file.parent, part))]
+    if absent:  # before hours of unpacking
+        raise BadPack(f"{parts_file}: {', '.join(absent)}; copy these parts again")
     partial = target / f"{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -1,7 +1,8 @@
 """What an earlier run took for each unit of each stage: calls, tokens, seconds.
 
-Wall time of a stage is the time between its start and its end, without the hours in which nobody
-worked on it: a stage that was cut off counts until the last thing that it wrote.
+Wall time of a stage is the time until its end, without the hours in which nobody worked on it: a
+stage that was cut off counts until the last thing that it wrote, and again from its next start.
+What came after its end, as benchmarks do, is not counted.
 """
 
 from dataclasses import dataclass
@@ -17,26 +18,32 @@ from localism.recipe import frozen_recipe
 # A gap between two finished calls of a stage that is longer than this is nobody's work.
 IDLE_SECONDS = 600
 _STAGES = f"""
-WITH moments AS (
-    SELECT stage, happened_at AS moment FROM event
+WITH own AS (
+    FROM turn ANTI JOIN event e ON e.kind = 'forked' AND turn.finished_at <= e.happened_at
+), ended AS (
+    SELECT stage, max(happened_at) AS moment FROM event WHERE kind = 'stage_finished' GROUP BY stage
+), moments AS (
+    SELECT stage, happened_at AS moment, kind = 'stage_started' AS is_start FROM event
     WHERE stage IS NOT NULL AND kind <> 'stage_reopened'
     UNION ALL
-    SELECT stage, t.finished_at FROM turn t ANTI JOIN event e
-        ON e.kind = 'forked' AND t.finished_at <= e.happened_at
+    SELECT stage, finished_at, false FROM own
 ), gaps AS (
-    SELECT stage, epoch(moment - lag(moment) OVER (PARTITION BY stage ORDER BY moment)) AS seconds
-    FROM moments
+    SELECT stage, moments.is_start,
+           epoch(moments.moment - lag(moments.moment) OVER before) AS seconds
+    FROM moments JOIN ended USING (stage) WHERE moments.moment <= ended.moment
+    WINDOW before AS (PARTITION BY stage ORDER BY moments.moment)
 ), worked AS (
-    SELECT stage, sum(seconds) FILTER (seconds < {IDLE_SECONDS}) AS seconds
+    SELECT stage, sum(seconds) FILTER (NOT is_start AND seconds < {IDLE_SECONDS}) AS seconds
     FROM gaps GROUP BY stage
-), finished AS (
-    SELECT DISTINCT stage FROM event WHERE kind = 'stage_finished'
+), asked AS (
+    SELECT stage, count(*) AS calls, sum(prompt_tokens) AS prompt_tokens,
+           sum(completion_tokens) AS completion_tokens
+    FROM own JOIN ended USING (stage) WHERE finished_at <= moment GROUP BY stage
 )
-SELECT stage, seconds, coalesce(sum(calls), 0)::BIGINT AS calls,
-       coalesce(sum(prompt_tokens), 0)::BIGINT AS prompt_tokens,
-       coalesce(sum(completion_tokens), 0)::BIGINT AS completion_tokens
-FROM finished JOIN worked USING (stage) LEFT JOIN tokens USING (stage)
-GROUP BY stage, seconds
+SELECT stage, seconds, coalesce(calls, 0)::BIGINT AS calls,
+       coalesce(prompt_tokens, 0)::BIGINT AS prompt_tokens,
+       coalesce(completion_tokens, 0)::BIGINT AS completion_tokens
+FROM worked LEFT JOIN asked USING (stage)
 """
 
 

@@ -11,7 +11,7 @@ from localism.planning.predict import Machine, Row
 from localism.planning.seen import Seen
 from localism.reader import Table
 
-COLUMNS = ("stage", "to do", "calls", "tokens in", "tokens out", "hours", "GPU hours", "basis")
+COLUMNS = ("stage", "to do", "calls", "in", "out", "time", "GPU hours", "basis")
 
 
 def facts(
@@ -37,7 +37,13 @@ def facts(
 def render(found: dict[str, Any]) -> str:
     """The table, the totals, and how far to trust them."""
     rows = [Row(**row) for row in found["stages"]]
-    table = Table([*COLUMNS], [_cells(row) for row in rows])
+    columns, cells = [*COLUMNS], [_cells(row) for row in rows]
+    if not found["gpu_hours"]:
+        place = columns.index("GPU hours")
+        columns.pop(place)
+        for row_cells in cells:
+            row_cells.pop(place)
+    table = Table(columns, cells)
     lines = [tables.aligned(table.columns, table.rows, tables.terminal_width())]
     energy = "unknown (--watts N)" if found["kwh"] is None else f"{found['kwh']:,.2f} kWh"
     lines.append(
@@ -47,29 +53,29 @@ def render(found: dict[str, Any]) -> str:
     )
     if found["predicted_over_taken"] is not None:
         lines.append(
-            f"of what is done, {found['predicted_over_taken']:.2f} of the time would have been "
-            "predicted\n"
+            "in brackets: what would have been predicted for what is done, "
+            f"{found['predicted_over_taken']:.2f} of the time that it took\n"
         )
     if any(row.basis == "assumed" for row in rows):
         lines.append(
-            "assumed figures are good to a factor of three; --from RUN scales a run of yours, and "
-            "`localism generate --calibrate` measures a minute\n"
+            "assumed figures are good to a factor of three or four; --from RUN scales a run of "
+            "yours, and `localism generate --calibrate` measures a minute\n"
         )
-    return "".join(lines)
+    return lines[0] + "".join(tables.filled(line) + "\n" for line in lines[1:])
 
 
 def _cells(row: Row) -> list[Any]:
     predicted = row.predicted_hours
-    beside = f" (predicted {_hours(predicted)})" if predicted is not None else ""
+    beside = f" ({_hours(predicted)})" if predicted is not None else ""
     return [
         row.stage,
         f"{row.units:,} {row.unit}",
         f"{row.calls:,.0f}",
         f"{row.prompt_tokens:,.0f}",
         f"{row.output_tokens:,.0f}",
-        _hours(row.hours),
+        _hours(row.hours) + beside,
         f"{row.gpu_hours:,.1f}",
-        row.basis + beside,
+        row.basis,
     ]
 
 

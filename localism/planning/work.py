@@ -19,7 +19,7 @@ UNITS = {
     "extract": "labels",
     "generate": "examples",
     "curate": "examples",
-    "train": "examples read",
+    "train": "read",
     "pick": "answers",
     "evaluate": "answers",
 }

@@ -5,6 +5,7 @@ Alone: localism evaluate --run NAME --suite lm-eval
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from localism.cli_options import SuiteOptions
@@ -67,7 +68,7 @@ def run(context: Context, asked: SuiteOptions, contestants: Sequence[Contestant]
         found = running.run(
             one.folder, folder, names, _home(context, one), context.folder, settings, watch
         )
-        _note(context, found, folder, names, is_sample)
+        _note(context, found, folder, names, asked.limit, is_sample=is_sample)
         scores = [SuiteScore(one.model_id, **vars(score)) for score in found.scores]
         rows.replace_scores(context.store, LM_EVAL, "", scores)
         if found.refused:
@@ -83,7 +84,13 @@ def _home(context: Context, one: Contestant) -> Path:
 
 
 def _note(
-    context: Context, found: Evaluation, folder: Path, names: Sequence[str], is_sample: bool
+    context: Context,
+    found: Evaluation,
+    folder: Path,
+    names: Sequence[str],
+    limit: int | None,
+    *,
+    is_sample: bool,
 ) -> None:
     store = context.store
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
@@ -94,7 +101,9 @@ def _note(
         protocol=LM_EVAL,
         source="localism" if is_sample else str(folder),
         fingerprint=stable_id(found.fingerprint),
-        items=sum(staging.load(folder, name).items for name in names),
+        items=sum(
+            min(limit or one.items, one.items) for one in map(partial(staging.load, folder), names)
+        ),
         is_sample=is_sample,
         note=("a sample that ships with localism, not the benchmarks; " if is_sample else "")
         + versions,

@@ -154,7 +154,7 @@ def only_file(source: Path, names: Sequence[str], what: str) -> Path:
             raise ConfigError(
                 f"several files could hold {what}: {shown}",
                 where=str(source),
-                fix="give the one with --from FILE",
+                fix="name the one file",
             )
         if found:
             return found[0]

@@ -21,6 +21,8 @@ def protocol_of(name: str) -> Suite:
     if is_file(name):
         return alpacaeval
     names = [*PROTOCOLS, LM_EVAL]
+    if "/" in name or "." in name:
+        raise UsageError("there is no such file", where=f"--suite {name}", fix="check the path")
     raise UsageError(
         f"no benchmark named {name!r}",
         where=f"--suite {name}",

@@ -46,15 +46,21 @@ def _item_row(ordinal: int, item: Item) -> Row:
 # ---- answers -------------------------------------------------------------------------------
 
 
-def evaluated_models(store: Store, staged: Staged) -> list[str]:
-    """Whoever answered every item of the suite, the base first."""
+def evaluated(store: Store, staged: Staged) -> dict[str, list[str]]:
+    """By judge: whoever answered every item of the suite and was judged by it, the base first."""
+    items = [item.item_id for item in staged.items]
     rows = store.query(
-        "SELECT model_id FROM suite_answer WHERE suite = ? AND list_contains(?, item_id)"
-        " GROUP BY model_id HAVING count(DISTINCT item_id) = ?"
-        " ORDER BY model_id <> 'base', model_id",
-        [staged.name, [item.item_id for item in staged.items], len(staged.items)],
+        "WITH whole AS (SELECT model_id FROM suite_answer WHERE suite = ?"
+        " AND list_contains(?, item_id) GROUP BY model_id HAVING count(DISTINCT item_id) = ?)"
+        " SELECT judge, model_id FROM suite_judgment JOIN whole USING (model_id)"
+        " WHERE suite = ? AND list_contains(?, item_id) GROUP BY judge, model_id"
+        " ORDER BY judge, model_id <> 'base', model_id",
+        [staged.name, items, len(items), staged.name, items],
     )
-    return [row["model_id"] for row in rows]
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row["judge"], []).append(row["model_id"])
+    return found
 
 
 def answers_of(store: Store, staged: Staged, model_ids: Sequence[str]) -> list[Answer]:
@@ -208,6 +214,11 @@ async def judge_all(
 
 
 # ---- scores --------------------------------------------------------------------------------
+
+
+def drop_scores(store: Store, suite: str) -> None:
+    """Forget every score of a suite: they are made of rows that stay, over the items of a call."""
+    store.execute("DELETE FROM suite_score WHERE suite = ?", [suite])
 
 
 def replace_scores(store: Store, suite: str, judge: str, scores: Sequence[SuiteScore]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from localism.errors import ConfigError, UsageError
 from localism.records import stable_id
 from localism.suites import alpacaeval
-from localism.suites.known import PROTOCOLS, is_file, protocol_of
+from localism.suites.known import LM_EVAL, PROTOCOLS, is_file, protocol_of
 from localism.suites.records import Item, Suite
 
 ITEMS, MANIFEST = "items.jsonl", "manifest.json"
@@ -87,7 +87,15 @@ def load(name: str, staged: Path, *, may_sample: bool) -> Staged:
     protocol = protocol_of(name)
     if is_file(name):
         path = Path(name)
+        if path.stem in (*PROTOCOLS, LM_EVAL):
+            raise UsageError(
+                f"a file of your own cannot be called {path.stem}, like a benchmark",
+                where=name,
+                fix="rename it: its name is that of its rows and scores",
+            )
         items = tuple(alpacaeval.read(path, path.stem))
+        if not items:
+            raise ConfigError("the file holds no prompt", where=name, fix="a line for each prompt")
         return Staged(path.stem, protocol, items, str(path.resolve()), False, None)
     if (staged / name / MANIFEST).exists():
         return _load(name, protocol, staged / name)

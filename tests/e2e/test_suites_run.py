@@ -68,7 +68,7 @@ def test_all_suites_share_two_engine_starts(evaluated):
     started = rows(
         folder,
         "SELECT count(*) FROM event WHERE kind = 'engine_started' AND happened_at >"
-        " (SELECT max(happened_at) FROM event WHERE kind = 'stage_finished' AND stage = 'report')",
+        " (SELECT min(happened_at) FROM event WHERE kind = 'stage_finished' AND stage = 'report')",
     )
     assert started == [[2]]
 
@@ -133,11 +133,8 @@ def test_a_mistake_is_told_before_an_engine_starts(evaluated, arguments, says):
 
 
 def test_the_report_is_made_again_with_the_suites(evaluated):
-    folder, _ = evaluated
-    done = subprocess.run(
-        command(folder, "run-all", "--plain"), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    folder, output = evaluated
+    assert "[9/9] report" in output
     page = (folder / "report.html").read_text()
     assert "alpacaeval" in page and "not the benchmark" in page
     facts = subprocess.run(

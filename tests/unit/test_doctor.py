@@ -74,11 +74,11 @@ def test_the_command_prints_a_table_and_json(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []  # a look begins no run
 
 
-def test_a_failed_check_is_exit_4_with_its_fix(tmp_path, monkeypatch):
+def test_a_configuration_that_cannot_be_read_is_exit_3_with_its_fix(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models.toml").write_text("[teacher]\npaht = 3\n")
     done = CliRunner().invoke(cli, ["doctor"], obj={})
-    assert done.exit_code == 4
+    assert done.exit_code == 3
     assert "fail  configuration" in done.output and "fix: " in done.output
 
 
