@@ -21,7 +21,6 @@ from localism.cli_evaluate import stage as stage_suite
 from localism.cli_export import export, licences
 from localism.cli_judge import judge
 from localism.cli_options import (
-    SuiteOptions,
     TrialOptions,
     run_option,
     run_options,
@@ -37,7 +36,7 @@ from localism.cli_sql import sql, ui
 from localism.cli_train_worker import train_worker
 from localism.cli_winrate import winrate
 from localism.errors import LocalismError, OutOfTime, UsageError, of_the_system
-from localism.records import STAGES
+from localism.records import STAGES, SuiteOptions
 
 WATCH_SECONDS = 3.0
 SECTIONS = {

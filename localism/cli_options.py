@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from localism.records import SuiteOptions
+
 run_option = click.option(
     "--run",
     "name",
@@ -135,23 +137,6 @@ def trial_options(stage: str) -> Any:
     return decorate
 
 
-class SuiteOptions(NamedTuple):
-    """What `localism evaluate --suite` was asked for."""
-
-    suites: tuple[str, ...]
-    """Names of benchmarks, or files of prompts."""
-    models: tuple[str, ...] = ("picked", "base")
-    """picked, base, a checkpoint_id, or the path of a model folder."""
-    judge: str | None = None
-    """Folder of another judge than the run's own."""
-    may_sample: bool = False
-    """Take the sample that ships where nothing is staged."""
-    limit: int | None = None
-    """Only the first items of each suite."""
-    allow_unsandboxed_code: bool = False
-    """Run programs that a model wrote for HumanEval even where no sandbox can be made."""
-
-
 MODEL_TEXT = (
     "Who answers: picked, base, a checkpoint_id, or the path of a model folder; may be repeated.  "
     "[default: picked and base]"
@@ -178,7 +163,8 @@ def suite_options(stage: str) -> Any:
         @click.option(
             "--sample",
             is_flag=True,
-            help="Take the few items that ship with localism where nothing is staged.",
+            help="Take the few items that ship with localism where nothing is staged, as a "
+            "rehearsal does by itself.",
         )
         @click.option(
             "--limit", type=click.IntRange(1), metavar="N", help="Only the first N items of each."

@@ -108,3 +108,21 @@ class Mix:
     """Name of the query type."""
     query_type_definition: str | None
     """Its definition."""
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """What `localism evaluate --suite` was asked for."""
+
+    suites: tuple[str, ...]
+    """Names of benchmarks, or files of prompts."""
+    models: tuple[str, ...] = ("picked", "base")
+    """picked, base, a checkpoint_id, or the path of a model folder."""
+    judge: str | None = None
+    """Folder of another judge than the run's own."""
+    may_sample: bool = False
+    """Take the sample that ships where nothing is staged."""
+    limit: int | None = None
+    """Only the first items of each suite."""
+    allow_unsandboxed_code: bool = False
+    """Run programs that a model wrote for HumanEval even where no sandbox can be made."""

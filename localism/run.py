@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localism import __version__, assets, offline, reader
-from localism.cli_options import SuiteOptions
 from localism.config import Config
 from localism.context import Context
 from localism.errors import OutOfTime, StageError, UsageError
 from localism.models_toml import validate
 from localism.progress import Progress
 from localism.recipe import RECIPE, asked_recipe, differences, is_extension, write_recipe
-from localism.records import LOCK, STAGES, stable_id
+from localism.records import LOCK, STAGES, SuiteOptions, stable_id
 from localism.store import Store, now
 from localism.training.sets import MAIN, Training, examples
 

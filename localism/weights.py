@@ -110,7 +110,12 @@ def special_tokens(folder: Path) -> set[str]:
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in one safetensors file, from its header.
+    """Names and shapes of the tensors in one safetensors file; raises what tensor_headers does."""
+    return {name: tuple(tensor["shape"]) for name, tensor in tensor_headers(path).items()}
+
+
+def tensor_headers(path: Path) -> dict[str, Any]:
+    """What the header of a safetensors file says of each tensor: dtype, shape, data_offsets.
 
     Raises ConfigError when the header is torn or the file shorter than the header says.
     """
@@ -130,7 +135,7 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             where=f"{path}: {broken}",
             fix="copy the file again and compare its checksum with the source",
         ) from None
-    return {name: tuple(tensor["shape"]) for name, tensor in header.items()}
+    return header
 
 
 def folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

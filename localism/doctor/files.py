@@ -68,13 +68,11 @@ def _model(config: Config, role: str) -> Iterator[Finding]:
 
 def _dtypes(folder: Path) -> set[str]:
     """Types of the tensors, from the headers."""
-    found: set[str] = set()
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        found |= {tensor["dtype"] for name, tensor in header.items() if name != "__metadata__"}
-    return found
+    return {
+        tensor["dtype"]
+        for path in folder.glob("*.safetensors")
+        for tensor in weights.tensor_headers(path).values()
+    }
 
 
 def _beside(role: str, section: Served, folder: Path) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from localism.config import Config, Served
 from localism.doctor.findings import Finding, Status, gigabytes
 from localism.doctor.memory import OVERHEAD_BYTES, Needed, needed
 from localism.errors import LocalismError
+from localism.packing import wheels
 from localism.paths import embedded
 from localism.serving.server import MANY_FILES
 from localism.stages.train_plan import (
@@ -87,12 +88,7 @@ def _versions(gpus: Gpus) -> Iterator[Finding]:
 def _lock(kind: str) -> dict[str, str]:
     """Versions by name; empty in an installed copy, which has no locks."""
     path = Path(__file__).parents[2] / "requirements" / f"{kind}.txt"
-    if not path.exists():
-        return {}
-    pairs = (
-        line.partition(";")[0].strip().partition("==") for line in path.read_text().split("\n")
-    )
-    return {name: version for name, sign, version in pairs if sign and not name.startswith("#")}
+    return wheels.pins(path) if path.exists() else {}
 
 
 def _driver() -> Finding:

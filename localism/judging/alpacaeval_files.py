@@ -160,7 +160,7 @@ def _read_constants(path: Path) -> dict[str, float]:
     keys = ("S_tanh", "S_difficulty", "gamed_weight")
     fix = 'write {"S_tanh": .., "S_difficulty": .., "gamed_weight": ..}, three numbers'
     try:
-        found = json.loads(_read_text(path))
+        found = json.loads(read_text(path))
     except json.JSONDecodeError as problem:
         where = f"{path}, line {problem.lineno}, column {problem.colno}"
         raise ConfigError("this is not JSON", where=where, fix=fix) from problem
@@ -181,7 +181,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A UTF-8 file, with or without a byte order mark; ConfigError when it cannot be read."""
     try:
         # utf-8-sig: a spreadsheet's byte order mark would become part of the first column's name
         return path.read_text(encoding="utf-8-sig")
@@ -202,7 +203,7 @@ def _read_text(path: Path) -> str:
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[Cells]:
     """The lines under the header, stripped; columns beyond `columns` are allowed and ignored."""
-    reader = csv.reader(io.StringIO(_read_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     layout = f"the header is {','.join(columns)}, in any order"
     try:
         header = [name.strip() for name in next(reader, [])]

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from localism.errors import ConfigError
+from localism.judging.alpacaeval_files import read_text
 from localism.judging.newton import Array
 
 COLUMNS = ("instruction", "output_1", "output_2", "preference")
@@ -189,7 +190,7 @@ def _rows(path: Path) -> Iterator[_Row]:
             where=str(path),
             fix=f"give one of {', '.join(FORMS)}",
         )
-    text = _text_of(path)
+    text = read_text(path)
     if suffix == ".csv":
         yield from _csv(path, text)
     elif suffix == ".json":
@@ -199,25 +200,6 @@ def _rows(path: Path) -> Iterator[_Row]:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 yield _object(_parsed(line, path, number), f"{path}, line {number}")
-
-
-def _text_of(path: Path) -> str:
-    try:
-        # utf-8-sig: a spreadsheet's byte order mark would become part of the first column's name
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as wrong:
-        raise ConfigError(
-            f"the file is not UTF-8 text (byte {wrong.start})",
-            where=str(path),
-            fix="save it as UTF-8",
-        ) from None
-    except OSError as unread:
-        reason = (unread.strerror or str(unread)).lower()
-        raise ConfigError(
-            f"the file of preferences cannot be read: {reason}",
-            where=str(path),
-            fix="check the path and its permissions",
-        ) from None
 
 
 def _json_list(path: Path, text: str) -> Iterator[_Row]:

@@ -23,7 +23,8 @@ NOT_CARRIED = (
 )  # fmt: skip
 CHECKOUT = ("localism", "prompts", "requirements", "tests", "benchmarks", "docs")
 CHECKOUT_FILES = (
-    "pyproject.toml", "models.toml", "Makefile", "README.md", "CHANGELOG.md", "LICENSE",
+    "pyproject.toml", "models.toml", "Makefile", "README.md", "CHANGELOG.md", "SECURITY.md",
+    "LICENSE",
 )  # fmt: skip
 
 

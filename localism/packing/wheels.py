@@ -51,8 +51,7 @@ def wanted(wheels: Path, requirements: Sequence[Path]) -> list[Path]:
     found = {_key(*path.name.split("-")[:2]): path for path in sorted(wheels.glob("*.whl"))}
     paths = []
     for lock in requirements:
-        for line in _lines(lock):
-            name, _, version = line.partition(";")[0].strip().partition("==")
+        for name, version in pins(lock).items():
             if (key := _key(name, version)) not in found:
                 raise StageError(
                     f"pip left no wheel for {name} {version}",
@@ -61,6 +60,12 @@ def wanted(wheels: Path, requirements: Sequence[Path]) -> list[Path]:
                 )
             paths.append(found[key])
     return list(dict.fromkeys(paths))
+
+
+def pins(lock: Path) -> dict[str, str]:
+    """Name -> version of what a lock names."""
+    pairs = (line.partition(";")[0].strip().partition("==") for line in _lines(lock))
+    return {name: version for name, _, version in pairs}
 
 
 def _key(name: str, version: str) -> tuple[str, str]:

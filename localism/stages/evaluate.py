@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from localism.cli_options import SuiteOptions
 from localism.context import Context
 from localism.errors import StageError
 from localism.judging import scores
@@ -23,6 +22,7 @@ from localism.judging.pairwise import battles
 from localism.judging.picking import PairedDifference, compare, paired_difference
 from localism.judging.winrate import FEW_MODELS, length_controlled
 from localism.paths import embedded
+from localism.records import SuiteOptions
 from localism.stages import evaluate_suites
 from localism.stages.pick import Contestant, contest, items_of
 from localism.training.sets import MAIN, Training, main_training

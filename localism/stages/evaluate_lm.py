@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from localism.cli_options import SuiteOptions
 from localism.context import Context
 from localism.errors import UsageError
 from localism.lmeval import running, staging
 from localism.lmeval.running import Evaluation, Settings
 from localism.lmeval.tasks import TASKS
-from localism.records import stable_id
+from localism.records import SuiteOptions, stable_id
 from localism.stages.pick import Contestant
 from localism.suites import rows
 from localism.suites.known import LM_EVAL

@@ -14,14 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from localism import assets, weights
-from localism.cli_options import SuiteOptions
 from localism.config import Config, Judge
 from localism.context import Context
 from localism.errors import ConfigError, UsageError
 from localism.judging.calibration import calibrated
 from localism.paths import embedded
 from localism.prompting.packs import load_pack
-from localism.records import Sampling
+from localism.records import Sampling, SuiteOptions
 from localism.serving.server import serve
 from localism.serving.swap import check_fits
 from localism.stages import evaluate_lm

@@ -8,15 +8,19 @@ items whose skills are all among the eight most frequent and multiplies by twent
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from localism.records import Sampling
 from localism.serving.client import Client
 from localism.suites import intervals
+
+# Asked as AlpacaEval's items are: the instruction as it is, sampled as the student is.
+from localism.suites.alpacaeval import message as message
+from localism.suites.alpacaeval import sampling as sampling
+from localism.suites.alpacaeval import turns as turns
 from localism.suites.asking import on_scale, reasons, unusable, written
 from localism.suites.files import Row, only_file, rows, unique
 from localism.suites.records import Answer, Item, Judged, Judging, Judgment, Question, SuiteScore
@@ -124,22 +128,7 @@ def _texts(row: Row, *names: str) -> list[str]:
     return [Row(row.where, {name: str(one)}).text(name, empty=True) for one in listed]
 
 
-# ---- asking --------------------------------------------------------------------------------
-
-
-def turns(item: Item) -> int:
-    """One."""
-    return len(item.turns)
-
-
-def message(item: Item, turn: int, render: Callable[..., str]) -> str:
-    """The instruction as it is."""
-    return item.turns[turn - 1]
-
-
-def sampling(item: Item, turn: int, usual: Sampling) -> Sampling:
-    """As the student is sampled in pick: the benchmark leaves it to the model's owner."""
-    return usual
+# ---- the judge --------------------------------------------------------------------------------
 
 
 def questions(item: Item, answers: Sequence[Answer], judging: Judging) -> Iterator[Question]:

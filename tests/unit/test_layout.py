@@ -14,8 +14,9 @@ PACKAGE = ROOT / "localism"
 
 # A module imports only from ranks below its own (or from its own room).
 RANKS = [
-    {"errors", "records", "skill_names", "egress", "cli_options"},
+    {"errors", "records", "skill_names", "egress"},
     {
+        "cli_options",
         "weights",
         "parsing",
         "taxonomy",
