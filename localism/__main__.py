@@ -1,5 +1,5 @@
 """python -m localism: the same as the `localism` command."""
 
-from localism.cli import main
+from localism.cli.main import main
 
 main()

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from localism import reader
-from localism.cli import cli
+from localism.cli.main import cli
 
 pytestmark = pytest.mark.component
 

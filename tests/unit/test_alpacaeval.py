@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import ConfigError, LocalismError, UsageError
 from localism.judging.alpacaeval import (
     SLOPE_MEAN,

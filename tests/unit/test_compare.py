@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from engines import embedded_config
 
 from localism import compare, reader
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import StageError, UsageError
 from localism.reader import CORPUS
 from localism.store import Store, now

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.doctor import files, findings, machine, memory
 from localism.doctor.examine import examine
 from localism.models_toml import validate

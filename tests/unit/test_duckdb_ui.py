@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from localism import duckdb_ui, reader
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import MachineError, UsageError
 from localism.reader import CORPUS
 from localism.store import Store

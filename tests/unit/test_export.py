@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from engines import embedded_config
 from exports import OTHER, TEXTS, WRITER, add_checkpoint, fill
 
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.config import Config
 from localism.context import Context
 from localism.errors import LocalismError, MachineError, StageError, UsageError

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from localism.cli import cli
-from localism.cli_judge import CHECKS
+from localism.cli.judge import CHECKS
+from localism.cli.main import cli
 from localism.errors import ConfigError, UsageError
 from localism.judging import checks
 from localism.judging.attacks import HARMLESS, attacks

@@ -16,7 +16,6 @@ PACKAGE = ROOT / "localism"
 RANKS = [
     {"errors", "records", "skill_names", "egress"},
     {
-        "cli_options",
         "weights",
         "parsing",
         "taxonomy",
@@ -42,21 +41,6 @@ RANKS = [
     {"stages"},
     {"run", "status", "why", "sql_shell", "duckdb_ui", "variants", "doctor", "planning"},
     {"skill_lists"},
-    {
-        "cli_prompts",
-        "cli_skills",
-        "cli_sql",
-        "cli_ablations",
-        "cli_train_worker",
-        "cli_evaluate",
-        "cli_pack",
-        "cli_doctor",
-        "cli_slurm",
-        "cli_plan",
-        "cli_winrate",
-        "cli_export",
-        "cli_judge",
-    },
     {"cli"},
     {"__main__"},
 ]
@@ -123,7 +107,7 @@ def test_no_module_is_longer_than_500_lines():
 
 def test_help_is_quick_and_imports_nothing_heavy():
     script = (
-        "import sys; from localism.cli import cli\n"
+        "import sys; from localism.cli.main import cli\n"
         "try: cli(['--help'])\nexcept SystemExit: pass\n"
         "print('LOADED', *sys.modules, file=sys.stderr)"
     )
@@ -133,7 +117,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         best = min(best, time.monotonic() - started)
     loaded = set(done.stderr.split())
-    assert "localism.cli" in loaded
+    assert "localism.cli.main" in loaded
     assert loaded & HEAVY == set()
     assert best < 0.5
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from localism import models_toml
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import ConfigError, LocalismError, UsageError
 from localism.prompting.packs import packaged
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import ConfigError, StageError, UsageError
 from localism.models_toml import load
 from localism.packing import carry, contents, packer, wheels

@@ -12,7 +12,7 @@ import jinja2
 import pytest
 from click.testing import CliRunner, Result
 
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import ConfigError
 from localism.parsing.example import Example, split_example
 from localism.prompting.packs import (

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from localism import reader
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.context import Context
 from localism.errors import ConfigError, StageError
 from localism.judging import scores

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from localism import reader
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import UsageError
 from localism.models_toml import load
 from localism.planning import predict, seen, work

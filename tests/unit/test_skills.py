@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from localism import reader, recipe, run
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import ConfigError, UsageError
 from localism.progress import Progress
 from localism.records import stable_id
@@ -633,7 +633,7 @@ def armed(*a):
             yield context
     return inside()
 run.opened = armed
-from localism.cli import cli
+from localism.cli.main import cli
 cli(["skills", "import", "first.csv", "--run", "first"])
 """
 

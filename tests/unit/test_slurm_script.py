@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from localism.cli import cli
+from localism.cli.main import cli
 
 USUAL = ("--partition", "h100", "--gpus", "8", "--hours", "24")
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from localism import sql_shell
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import UsageError
 from localism.reader import CORPUS
 from localism.store import Store

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.errors import ConfigError, UsageError
 from localism.judging.winrate import win_rate
 from localism.prompting.packs import load_pack

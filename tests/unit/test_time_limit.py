@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from engines import NewContext
 
 from localism import run, status
-from localism.cli import cli
+from localism.cli.main import cli
 from localism.prompting.packs import packaged
 from localism.stages.generate import outcome
 from localism.store import now

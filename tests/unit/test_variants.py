@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 from engines import NewContext, embedded_config
 
-from localism import cli, run
+from localism import run
+from localism.cli.main import cli
 from localism.context import Context
 from localism.coverage import extended_sets
 from localism.errors import ConfigError, UsageError
@@ -50,11 +51,11 @@ def ids(context: Context, name: str) -> list[str]:
 
 def sets_of(*arguments: str, seed: int = 0) -> list[tuple[Asked, object]]:
     """What the command line makes of its options."""
-    from localism import cli_ablations
+    from localism.cli import ablations
 
-    parsed = cli_ablations.variant.make_context("variant", list(arguments))
+    parsed = ablations.variant.make_context("variant", list(arguments))
     options = {k: v for k, v in parsed.params.items() if k not in ("name", "is_list", "plain")}
-    return list(cli_ablations._sets(embedded_config(seed=seed), **options))
+    return list(ablations._sets(embedded_config(seed=seed), **options))
 
 
 # ---- subsets -------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ def test_values_out_of_range_are_usage_errors(arguments: list[str]) -> None:
 
 def test_an_unknown_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    refused = CliRunner().invoke(cli.cli, ["variant", "--k", "1", "--run", "nothing"])
+    refused = CliRunner().invoke(cli, ["variant", "--k", "1", "--run", "nothing"])
     assert isinstance(refused.exception, UsageError) and "no run named" in str(refused.exception)
 
 

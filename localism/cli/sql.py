@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from localism.cli_options import format_option, run_option
+from localism.cli.options import format_option, run_option
 
 
 @click.command(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from localism.cli_options import Positive, models_option, overrides_option, run_option
+from localism.cli.options import Positive, models_option, overrides_option, run_option
 
 
 @click.command(

@@ -1,11 +1,9 @@
-"""The command line: parse, call, and turn errors into three lines and an exit code."""
+"""run-all and the nine stages."""
 
 import functools
 import json
 import math
 import signal
-import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,73 +12,9 @@ from typing import Any
 
 import click
 
-from localism import __version__
-from localism.cli_ablations import compare, variant
-from localism.cli_doctor import doctor
-from localism.cli_evaluate import stage as stage_suite
-from localism.cli_export import export, licences
-from localism.cli_judge import judge
-from localism.cli_options import (
-    TrialOptions,
-    run_option,
-    run_options,
-    suite_options,
-    trial_options,
-)
-from localism.cli_pack import pack, unpack, verify
-from localism.cli_plan import plan
-from localism.cli_prompts import prompts
-from localism.cli_skills import skills
-from localism.cli_slurm import slurm
-from localism.cli_sql import sql, ui
-from localism.cli_train_worker import train_worker
-from localism.cli_winrate import winrate
-from localism.errors import LocalismError, OutOfTime, UsageError, of_the_system
+from localism.cli.options import TrialOptions, run_options, suite_options, trial_options
+from localism.errors import LocalismError, OutOfTime
 from localism.records import STAGES, SuiteOptions
-
-WATCH_SECONDS = 3.0
-SECTIONS = {
-    "Whole pipeline": ("run-all", "doctor", "plan", "init", "status", "fork"),
-    "One stage, in pipeline order": STAGES,
-    "Several machines": ("slurm", "train-worker"),
-    "Ablations": ("variant", "compare"),
-    "Look": ("skills", "prompts", "sql", "ui", "why", "winrate", "judge"),
-    "Hand on": ("export", "licences"),
-    "Into an air gap": ("pack", "verify", "unpack"),
-}
-
-
-class Pipeline(click.Group):
-    """Commands in pipeline order, grouped, instead of by alphabet."""
-
-    def list_commands(self, context: click.Context) -> list[str]:
-        return [name for names in SECTIONS.values() for name in names]
-
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, names in SECTIONS.items():
-            with formatter.section(title):
-                commands = [(name, self.commands[name]) for name in names]
-                formatter.write_dl(
-                    [(name, command.get_short_help_str(90)) for name, command in commands]
-                )
-
-
-@click.group(cls=Pipeline, context_settings={"max_content_width": 100})
-@click.version_option(__version__)
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
-    """Make training data with a local model, fine-tune a smaller one on it, and measure
-    whether it got better. Nothing leaves this machine.
-
-    \b
-    Start here:
-        localism run-all                     minutes, on a CPU, with the built-in tiny models
-        localism init --for h100 --to first.toml
-        localism run-all --run first --models first.toml    on your own weights
-    """
-    context.obj = {"debug": debug}
-
 
 # Options that say in a word what --set says with a key.
 _EXTRACT = ("extract.method", "METHOD", "sda asks the teacher itself, sdd labels seeds, or both.")
@@ -228,7 +162,7 @@ def _work(
             click.echo(folder / "report.html")
 
 
-@cli.command(
+@click.command(
     "run-all",
     epilog="\b\nExamples:\n  localism run-all\n"
     "  localism run-all --run first --models models.toml --set mix.train=1000",
@@ -290,13 +224,14 @@ def training_options(stage: str) -> Any:
 SECOND_EXAMPLE = {"evaluate": "localism evaluate --suite alpacaeval --suite mt-bench"}
 
 
-def _add_stage(stage: str, text: str) -> None:
-    kind = cli.group if stage == "evaluate" else cli.command
+def stage_command(stage: str) -> click.Command:
+    """The command that does one stage; evaluate has commands of its own below it."""
+    kind: Any = click.group if stage == "evaluate" else click.command
     more: dict[str, Any] = {"invoke_without_command": True} if stage == "evaluate" else {}
 
     @kind(
         stage,
-        help=text,
+        help=STAGE_HELP[stage],
         epilog=f"\b\nExamples:\n  localism {stage}\n  "
         + SECOND_EXAMPLE.get(stage, f"localism {stage} --run first --plain"),
         **more,
@@ -316,152 +251,4 @@ def _add_stage(stage: str, text: str) -> None:
     ) -> None:
         _work(name, models, overrides, plain, (stage,), **own)
 
-
-for _stage, _text in STAGE_HELP.items():
-    _add_stage(_stage, _text)
-
-
-@cli.command(
-    epilog="\b\nExamples:\n  localism init --for laptop\n"
-    "  localism init --for h100 --to runs/first.toml"
-)
-@click.option(
-    "--for",
-    "machine",
-    type=click.Choice(["h100", "laptop"]),
-    required=True,
-    help="What the values are chosen for.",
-)
-@click.option(
-    "--to",
-    "target",
-    type=click.Path(path_type=Path),
-    default=Path("models.toml"),
-    show_default=True,
-    help="File to write; an existing one is left alone.",
-)
-def init(machine: str, target: Path) -> None:
-    """Write a commented models.toml to edit."""
-    from localism.prompting.packs import packaged
-
-    if target.exists():
-        raise UsageError(
-            "the file exists already",
-            where=str(target),
-            fix="edit it, remove it, or name another with --to",
-        )
-    source = packaged("models.toml")
-    if machine == "h100":
-        source = Path(__file__).parent / "templates" / "models-h100.toml"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(source.read_text())
-    click.echo(f"wrote {target}; next: edit it, then localism run-all --run NAME --models {target}")
-
-
-@cli.command(epilog="\b\nExamples:\n  localism status\n  localism status --run first --json")
-@run_option
-@click.option("--json", "as_json", is_flag=True, help="Facts as one JSON object.")
-@click.option("--watch", is_flag=True, help="Look again every few seconds until all is done.")
-def status(name: str, as_json: bool, watch: bool) -> None:
-    """Which stages are done, the books and the tokens; also while the run is working."""
-    from localism import run, status
-
-    folder = run.existing_folder(name)
-    while True:
-        facts = status.facts(folder, run.STAGES)
-        if watch:
-            click.clear()
-        click.echo(json.dumps(facts, indent=2) if as_json else status.render(facts))
-        if not watch or all(stage["state"] == "done" for stage in facts["stages"]):
-            return
-        time.sleep(WATCH_SECONDS)
-
-
-@cli.command(
-    epilog="\b\nExamples:\n  localism fork default longer --set train.epochs=10\n"
-    "  localism fork first second --models models.toml"
-)
-@click.argument("old")
-@click.argument("new")
-@click.option(
-    "--models",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Another models.toml; without it the one that the old run was started with.",
-)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value.")
-def fork(old: str, new: str, models: Path | None, overrides: tuple[str, ...]) -> None:
-    """Start run NEW from run OLD with a changed recipe, reusing its model calls."""
-    from localism import run
-
-    carried, following = run.fork(old, new, models, overrides)
-    click.echo(f"{carried:,} model calls carried over; next: {following}")
-
-
-@cli.command(epilog="\b\nExamples:\n  localism why 1f0c2a9be77d4e01\n  localism why 12 --run first")
-@click.argument("example")
-@run_option
-def why(example: str, name: str) -> None:
-    """Everything that made one example (a mix_id or its ordinal): skills, turns, verdicts."""
-    from localism import run, why
-
-    click.echo(why.explain(run.existing_folder(name), example))
-
-
-cli.commands["evaluate"].add_command(stage_suite)  # type: ignore[attr-defined]
-cli.add_command(winrate)
-cli.add_command(skills)
-cli.add_command(prompts)
-cli.add_command(variant)
-cli.add_command(compare)
-cli.add_command(slurm)
-cli.add_command(train_worker)
-cli.add_command(sql)
-cli.add_command(ui)
-cli.add_command(judge)
-cli.add_command(export)
-cli.add_command(licences)
-cli.add_command(doctor)
-cli.add_command(plan)
-cli.add_command(pack)
-cli.add_command(verify)
-cli.add_command(unpack)
-
-
-def _in_three_lines(wrong: click.ClickException) -> UsageError:
-    """What click says of a command line, as every other mistake is told."""
-    context = getattr(wrong, "ctx", None)
-    command = context.command_path if context else "localism"
-    problem = wrong.format_message().strip().rstrip(".")
-    problem = problem[:1].lower() + problem[1:]
-    return UsageError(" ".join(problem.split()), where=command, fix=f"{command} --help")
-
-
-def main() -> None:
-    """Entry point: exit 2 usage, 3 config or models, 4 machine, 5 stage failed, 6 out of time,
-    130 interrupted."""
-    try:
-        cli(standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
-        click.echo("interrupted; what was finished is kept, the same command continues", err=True)
-        sys.exit(130)
-    except OutOfTime as over:
-        click.echo(str(over), err=True)
-        sys.exit(over.exit_code)
-    except OSError as refused:
-        explained = of_the_system(refused)
-        if explained is None or "--debug" in sys.argv:
-            raise
-        click.echo(str(explained), err=True)
-        sys.exit(explained.exit_code)
-    except click.exceptions.NoArgsIsHelpError as alone:
-        alone.show()
-        sys.exit(2)
-    except click.ClickException as wrong:
-        click.echo(str(_in_three_lines(wrong)), err=True)
-        sys.exit(2)
-    except LocalismError as wrong:
-        if "--debug" in sys.argv:
-            raise
-        click.echo(str(wrong), err=True)
-        sys.exit(wrong.exit_code)
+    return command

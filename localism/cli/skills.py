@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from localism.cli_options import format_option, models_option, overrides_option, run_option
+from localism.cli.options import format_option, models_option, overrides_option, run_option
 
 SHOWN = 50
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from localism.cli_options import models_option, overrides_option, run_option
+from localism.cli.options import models_option, overrides_option, run_option
 
 
 @click.command(

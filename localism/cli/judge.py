@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from localism.cli_options import budget_option, run_option
+from localism.cli.options import budget_option, run_option
 
 if TYPE_CHECKING:
     from localism.reader import Table

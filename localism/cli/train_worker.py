@@ -4,7 +4,7 @@ import time
 
 import click
 
-from localism.cli_options import run_option
+from localism.cli.options import run_option
 
 
 @click.command(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from localism.cli_options import Positive, models_option, run_option
+from localism.cli.options import Positive, models_option, run_option
 
 # Before the end of a job localism begins nothing new (what is under way may take five minutes),
 # and Slurm warns, should that not have been enough.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from localism.cli_options import run_option
+from localism.cli.options import run_option
 
 if TYPE_CHECKING:
     from localism.export.make import Asked

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from localism.cli_options import budget_option, format_option, run_option
+from localism.cli.options import budget_option, format_option, run_option
 from localism.errors import OutOfTime, UsageError
 
 if TYPE_CHECKING:

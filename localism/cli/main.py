@@ -1,0 +1,110 @@
+"""The command line put together; errors become three lines and an exit code."""
+
+import sys
+
+import click
+
+from localism import __version__
+from localism.cli.ablations import compare, variant
+from localism.cli.doctor import doctor
+from localism.cli.evaluate import stage as stage_suite
+from localism.cli.export import export, licences
+from localism.cli.judge import judge
+from localism.cli.pack import pack, unpack, verify
+from localism.cli.plan import plan
+from localism.cli.prompts import prompts
+from localism.cli.runs import fork, init, status, why
+from localism.cli.skills import skills
+from localism.cli.slurm import slurm
+from localism.cli.sql import sql, ui
+from localism.cli.stages import run_all, stage_command
+from localism.cli.train_worker import train_worker
+from localism.cli.winrate import winrate
+from localism.errors import LocalismError, OutOfTime, UsageError, of_the_system
+from localism.records import STAGES
+
+SECTIONS: dict[str, tuple[click.Command, ...]] = {
+    "Whole pipeline": (run_all, doctor, plan, init, status, fork),
+    "One stage, in pipeline order": tuple(stage_command(stage) for stage in STAGES),
+    "Several machines": (slurm, train_worker),
+    "Ablations": (variant, compare),
+    "Look": (skills, prompts, sql, ui, why, winrate, judge),
+    "Hand on": (export, licences),
+    "Into an air gap": (pack, verify, unpack),
+}
+
+
+class Pipeline(click.Group):
+    """Commands in pipeline order, grouped, instead of by alphabet."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return [str(command.name) for commands in SECTIONS.values() for command in commands]
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(str(command.name), command.get_short_help_str(90)) for command in commands]
+                )
+
+
+@click.group(cls=Pipeline, context_settings={"max_content_width": 100})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Make training data with a local model, fine-tune a smaller one on it, and measure
+    whether it got better. Nothing leaves this machine.
+
+    \b
+    Start here:
+        localism run-all                     minutes, on a CPU, with the built-in tiny models
+        localism init --for h100 --to first.toml
+        localism run-all --run first --models first.toml    on your own weights
+    """
+    context.obj = {"debug": debug}
+
+
+for _commands in SECTIONS.values():
+    for _command in _commands:
+        cli.add_command(_command)
+cli.commands["evaluate"].add_command(stage_suite)  # type: ignore[attr-defined]
+
+
+def _in_three_lines(wrong: click.ClickException) -> UsageError:
+    """What click says of a command line, as every other mistake is told."""
+    context = getattr(wrong, "ctx", None)
+    command = context.command_path if context else "localism"
+    problem = wrong.format_message().strip().rstrip(".")
+    problem = problem[:1].lower() + problem[1:]
+    return UsageError(" ".join(problem.split()), where=command, fix=f"{command} --help")
+
+
+def main() -> None:
+    """Entry point: exit 2 usage, 3 config or models, 4 machine, 5 stage failed, 6 out of time,
+    130 interrupted."""
+    try:
+        cli(standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
+        click.echo("interrupted; what was finished is kept, the same command continues", err=True)
+        sys.exit(130)
+    except OutOfTime as over:
+        click.echo(str(over), err=True)
+        sys.exit(over.exit_code)
+    except OSError as refused:
+        explained = of_the_system(refused)
+        if explained is None or "--debug" in sys.argv:
+            raise
+        click.echo(str(explained), err=True)
+        sys.exit(explained.exit_code)
+    except click.exceptions.NoArgsIsHelpError as alone:
+        alone.show()
+        sys.exit(2)
+    except click.ClickException as wrong:
+        click.echo(str(_in_three_lines(wrong)), err=True)
+        sys.exit(2)
+    except LocalismError as wrong:
+        if "--debug" in sys.argv:
+            raise
+        click.echo(str(wrong), err=True)
+        sys.exit(wrong.exit_code)
