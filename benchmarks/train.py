@@ -154,6 +154,7 @@ def make_job(folder: Path, asked: argparse.Namespace, model: str) -> Job:
         parent=os.getppid(),
         device="cuda" if gpus.number else "cpu",
         machines=1,
+        silence_seconds=180,
         processes=1,
         sharded=False,
         threads=int(os.environ.get("OMP_NUM_THREADS", "1")),

@@ -5,45 +5,13 @@ command line. models_toml.py reads and checks it.
 """
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from localism.paths import EMBEDDED
 from localism.records import stable_id
-
-# Keys that change how fast a run goes, or where things are, but not what comes out: a run may be
-# continued with other values. Whole keys, or a table with all its keys. So may those of benchmarks,
-# which come after everything else; what was judged stays judged.
-SPEED_ONLY = frozenset(
-    {
-        "path",
-        "endpoints",
-        "api_key_file",
-        "tensor_parallel",
-        "data_parallel",
-        "gpu_memory_utilization",
-        "max_num_seqs",
-        "start_timeout_seconds",
-        "requests_in_flight",
-        "device",
-        "batch_size",
-        "micro_batch",
-        "gradient_checkpointing",
-        "threads",
-        "nodes",
-        "rendezvous",
-        "join_timeout_seconds",
-        "beside",
-        "keep",
-        "licences",
-        "suites",
-        "staged",
-        "structured",
-        "verdict_tokens",
-    }
-)
+from localism.speed_keys import without_speed
 
 # Strict: "3" is no number and true is not 1.
 Number = Annotated[float, Field(strict=True)]
@@ -384,6 +352,8 @@ class Train(Section):
     port."""
     join_timeout_seconds: Count = 600
     """How long the other machines may take to come."""
+    silence_seconds: Annotated[Whole, Field(ge=10, lt=2**31)] = 180
+    """How long a machine may give no sign of life before the training ends."""
     keep: Literal["best", "tied", "all"] = "all"
     """Checkpoints whose weights stay once one is picked: that one, its tie set too, or all."""
 
@@ -477,8 +447,8 @@ class Config(Section):
         return self.pick.both_orders and self.judge.kind == "letter"
 
     def recipe(self) -> dict[str, Any]:
-        """What the outcome depends on: everything but SPEED_ONLY keys."""
-        return _without_speed(self.model_dump(mode="json"))
+        """What the outcome depends on: everything but speed_keys.SPEED_ONLY."""
+        return without_speed(self.model_dump(mode="json"))
 
     def recipe_hash(self) -> str:
         """Stable id of the recipe."""
@@ -489,11 +459,3 @@ class Config(Section):
         return any(
             self.served(role).path.startswith(EMBEDDED) for role in ("teacher", "judge", "student")
         )
-
-
-def _without_speed(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_speed(value) if isinstance(value, Mapping) else value
-        for key, value in table.items()
-        if key not in SPEED_ONLY
-    }

@@ -20,7 +20,7 @@ from localism.offline import child_environment
 from localism.records import stable_id
 from localism.stages.train_machines import gathered
 from localism.store import now
-from localism.training import launch
+from localism.training import beats, launch
 from localism.training.job import CHECKPOINTS, Job, whole_checkpoints
 from localism.training.machines import log_name
 from localism.training.sets import Training
@@ -35,14 +35,18 @@ def supervise(context: Context, training: Training, job: Job, file: Path) -> Non
     environment = child_environment(context.folder) | {"OMP_NUM_THREADS": str(job.threads)}
     log = context.folder / "logs" / "train.log"
     before = _sizes(log.parent)
+    beats.clear(file.parent)
     with gathered(context, job, file) as place:
         follower = Follower(context, training, job)
         limit = TimeLimit(context, job)
+        watch = beats.Watch(file.parent, range(job.machines), job.silence_seconds)
         child = launch.start(file, log, environment, place)
         try:
             while child.poll() is None:
                 follower.read()
                 limit.check(follower)
+                if silence := watch.silent():
+                    raise fell_silent(silence)
                 time.sleep(POLL_SECONDS)
         finally:
             launch.stop(child)
@@ -166,6 +170,16 @@ def record_checkpoints(context: Context, training: Training, job: Job, recorded:
             train_loss=checkpoint.train_loss,
             dev_loss=checkpoint.dev_loss,
         )
+
+
+def fell_silent(silence: beats.Silence) -> StageError:
+    """A machine of the training gives no sign of life."""
+    return StageError(
+        f"machine {silence.host} fell silent: no sign of life for {silence.seconds:.0f} s",
+        where=f"[train].silence_seconds, {silence.file}",
+        fix="look whether it runs and sees the run's folder, or train with fewer [train].nodes; "
+        "the same command then goes on from the last whole checkpoint",
+    )
 
 
 def explain(job: Job, code: int, log: Path, before: Mapping[str, int]) -> StageError:

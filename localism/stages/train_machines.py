@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from localism import weights
+from localism import slurm, weights
 from localism.config import Train
 from localism.context import Context
 from localism.errors import ConfigError, MachineError, StageError
 from localism.offline import child_environment
-from localism.training import launch, machines, slurm
+from localism.training import launch, machines
 from localism.training.job import Job
 from localism.training.machines import MACHINES, POLL_SECONDS, Call, Place
 from localism.training.worker import LEAVE_SECONDS, SAME

@@ -102,6 +102,7 @@ def plan(context: Context, training: Training, work: Path, count: int) -> Plan:
         parent=os.getpid(),
         device="cuda" if gpus.number else "cpu",
         machines=machines,
+        silence_seconds=section.silence_seconds,
         processes=processes,
         sharded=gpus.number * machines > 1,
         threads=max(1, cores // max(1, gpus.number)),

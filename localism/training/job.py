@@ -54,6 +54,8 @@ class Job:
     """cpu or cuda."""
     machines: int
     """How many train together; all see this file, the data and the checkpoints."""
+    silence_seconds: int
+    """How long one of them may give no sign of life (training.beats)."""
     processes: int
     """One for each GPU of all machines."""
     sharded: bool

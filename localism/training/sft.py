@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from localism.errors import LocalismError
+from localism.training import beats
 from localism.training.job import Job
 from localism.training.recorder import Recorder, append
 from localism.training.saving import check_mergeable
@@ -32,6 +33,8 @@ def main(arguments: list[str]) -> int:
     if job.processes > 1 and not is_worker:
         # exec keeps this process and its tie to the parent.
         os.execv(sys.executable, [sys.executable, *launcher(job, file, place)])
+    if job.machines > 1 and os.environ["LOCAL_RANK"] == "0":
+        beats.begin(Path(file).parent, int(os.environ["GROUP_RANK"]))
     try:
         train(job)
     except LocalismError as error:

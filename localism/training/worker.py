@@ -15,7 +15,7 @@ from pathlib import Path
 from localism import weights
 from localism.errors import LocalismError, MachineError, StageError
 from localism.offline import child_environment
-from localism.training import launch, machines
+from localism.training import beats, launch, machines
 from localism.training.gpus import find_gpus
 from localism.training.job import Job
 from localism.training.machines import POLL_SECONDS, Call, Place, SignIn
@@ -136,14 +136,20 @@ def _stands(folder: Path, call: Call) -> bool:
 def _train(run_folder: Path, call: Call, place: Place, say: Say) -> int:
     """This machine's share; ended when the call is, if it does not end by itself soon after."""
     file, folder = Path(call.job), run_folder / machines.MACHINES
+    job = Job.read(file)
     log = run_folder / "logs" / machines.log_name(socket.gethostname())
-    threads = {"OMP_NUM_THREADS": str(Job.read(file).threads)}
+    threads = {"OMP_NUM_THREADS": str(job.threads)}
     child = launch.start(file, log, child_environment(run_folder) | threads, place)
     leave_at = math.inf
+    # The call still stands when the run's machine is gone.
+    watch = beats.Watch(file.parent, [0], job.silence_seconds)
     try:
         while child.poll() is None and time.monotonic() < leave_at:
             if leave_at == math.inf and not _stands(folder, call):
                 leave_at = time.monotonic() + LEAVE_SECONDS
+            if silence := watch.silent():
+                say(f"the run's machine {silence.host} fell silent for {silence.seconds:.0f} s")
+                break
             time.sleep(POLL_SECONDS)
     finally:
         launch.stop(child)

@@ -27,15 +27,17 @@ pytestmark = pytest.mark.component
     netns.reason_not_joined() is not None,
     reason=f"no joined network namespaces here: {netns.reason_not_joined()}",
 )
-def test_a_lost_machine_ends_the_training_which_then_goes_on_and_equals_that_of_one(
+def test_a_lost_or_silent_machine_ends_the_training_which_goes_on_and_equals_that_of_one(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
-    """The other machine's processes are killed in the second epoch; its worker stays and helps."""
+    """The other machine's processes are killed in the second epoch, and stopped in the third.
+
+    Stopped ones keep their connections, so that nothing breaks. Its worker stays and helps.
+    """
     (tmp_path / RECIPE).touch()
     with netns.joined() as (own, other), worker(tmp_path, other) as helping:
         first = train_on(own, tmp_path)
-        log = tmp_path / "train/log.jsonl"
-        wait_for(lambda: log.exists() and log.read_text().count("\n") > STEPS_AN_EPOCH + 2)
+        wait_for_step(tmp_path, STEPS_AN_EPOCH + 2)
         for launcher in children(helping.pid):
             os.kill(launcher, signal.SIGKILL)
         said = first.communicate(timeout=120)[0]
@@ -45,7 +47,19 @@ def test_a_lost_machine_ends_the_training_which_then_goes_on_and_equals_that_of_
         assert len(whole_checkpoints(tmp_path / "checkpoints")) == 1
 
         second = train_on(own, tmp_path)
-        assert second.wait(240) == 0, second.communicate()[0]
+        wait_for_step(tmp_path, 2 * STEPS_AN_EPOCH + 2)
+        stopped = [pid for one in children(helping.pid) for pid in (one, *children(one))]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        said = second.communicate(timeout=120)[0]
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        assert second.returncode == 1
+        assert f"machine {socket.gethostname()} fell silent: no sign of life for 1" in said
+        assert len(whole_checkpoints(tmp_path / "checkpoints")) == 2
+
+        third = train_on(own, tmp_path)
+        assert third.wait(240) == 0, third.communicate()[0]
     assert Job.read(tmp_path / "train/job.json").resume_from, "it did not start over"
     assert_like(tmp_path, finished[0])
     assert not (tmp_path / "egress.jsonl").exists(), "nothing else was spoken to"
@@ -54,7 +68,8 @@ def test_a_lost_machine_ends_the_training_which_then_goes_on_and_equals_that_of_
         for row in rows(tmp_path, "FROM event WHERE kind = 'recipe'")
     )
     assert derived[0].endswith("batch 4 = 2 machines x 1 CPU process x 1 x 2")
-    assert derived[1] == f"{derived[0]}; goes on after epoch 1 of 3"
+    goes_on = [f"{derived[0]}; goes on after epoch {epoch} of 3" for epoch in (1, 2)]
+    assert derived[1:] == goes_on
 
 
 def assert_like(folder: Path, one: Path) -> None:
@@ -68,7 +83,7 @@ def assert_like(folder: Path, one: Path) -> None:
 def train_on(machine: netns.Machine, folder: Path) -> subprocess.Popen[str]:
     """The run's process, on a machine of its own."""
     changes = {"nodes": 2, "rendezvous": machine.address, "micro_batch": 1}
-    changes["join_timeout_seconds"] = 60
+    changes |= {"join_timeout_seconds": 60, "silence_seconds": 12}
     program = [sys.executable, trainings.__file__, "train", str(folder), json.dumps(changes)]
     return subprocess.Popen(
         [*machine.entrance, *program],
@@ -94,6 +109,11 @@ def worker(folder: Path, machine: netns.Machine) -> Iterator[subprocess.Popen[by
 def environment(machine: netns.Machine) -> dict[str, str]:
     # gloo would take the address that this machine's name has outside.
     return {**os.environ, "GLOO_SOCKET_IFNAME": machine.interface, "OMP_NUM_THREADS": "1"}
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    log = folder / "train/log.jsonl"
+    wait_for(lambda: log.exists() and log.read_text().count("\n") > step)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 240) -> None:

@@ -23,6 +23,8 @@ RANKS = [
         "coverage",
         "benchmark_files",
         "offline",
+        "slurm",
+        "speed_keys",
         "progress",
         "calibration",
         "power",

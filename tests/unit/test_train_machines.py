@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from engines import NewContext, embedded_config
 
+from localism import slurm
 from localism.config import Config
 from localism.context import Context
 from localism.errors import ConfigError, MachineError, StageError
+from localism.slurm import Allocation
 from localism.stages import train, train_plan
 from localism.stages.train_machines import find_machines, gathered
-from localism.training import machines, slurm, worker
+from localism.training import machines, worker
 from localism.training.job import Job
 from localism.training.sets import main_training
-from localism.training.slurm import Allocation
 
 
 def config(**section: Any) -> Config:
