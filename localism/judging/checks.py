@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from localism.judging.means import Scale, weighted_means
 from localism.judging.newton import Array
 from localism.judging.picking import RESAMPLES, draw_weights, interval
-from localism.judging.scores import wilson
 
 OUTCOMES = (0.0, 0.5, 1.0)
 """What a verdict can be: the second answer, a tie, the first."""
+SHARE: Scale = (0.0, 1.0)
+"""The ends of a share, for means.weighted_means."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,20 @@ class Estimate(NamedTuple):
         value, low, high = (None if end is None else factor * end for end in self[:3])
         return Estimate(value, low, high, self.n, self.unscored)
 
-    def honest(self) -> "Estimate":
-        """A share: at 0 and 1, where every draw is the same, Wilson's interval over the items."""
-        if self.value not in (0.0, 1.0):
-            return self
-        low, high = wilson(round(self.value * self.n), self.n)
-        assert low is not None and high is not None
-        return Estimate(self.value, low / 100, high / 100, self.n, self.unscored)
-
     def check(self, metric: str, note: str) -> Check:
         """As a row."""
         return Check(metric, *self, note)
 
 
-def pooled(sums: Array, counts: Array, *, seed: int, resamples: int = RESAMPLES) -> Estimate:
-    """sum(sums) / sum(counts) over items that are drawn whole.
+def pooled(
+    sums: Array,
+    counts: Array,
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    scale: Scale | None = None,
+) -> Estimate:
+    """sum(sums) / sum(counts) over items that are drawn whole; see means.weighted_means.
 
     sums, counts: (N,), of each item: the sum of its scored values, and how many there are.
     """
@@ -81,20 +82,23 @@ def pooled(sums: Array, counts: Array, *, seed: int, resamples: int = RESAMPLES)
     n = int(has_any.sum())
     if not n:
         return Estimate(None, None, None, 0, len(counts))
-    sums, kept = sums[has_any], counts[has_any]
-    value = float(sums.sum() / kept.sum())
-    ends: tuple[float | None, float | None] = (None, None)
-    if n > 1:
-        weights = draw_weights(n, resamples, seed)
-        ends = interval((weights @ sums) / (weights @ kept))
-    return Estimate(value, *ends, n, len(counts) - n)
+    value, bounds = weighted_means(
+        [sums[has_any]], [counts[has_any]], [1.0], seed=seed, resamples=resamples, scale=scale
+    )
+    return Estimate(value, *bounds, n, len(counts) - n)
 
 
-def mean(values: Array, *, seed: int, resamples: int = RESAMPLES) -> Estimate:
+def mean(
+    values: Array, *, seed: int, resamples: int = RESAMPLES, scale: Scale | None = None
+) -> Estimate:
     """Of (N,) values."""
     scored = ~np.isnan(values)
     return pooled(
-        np.where(scored, values, 0.0), scored.astype(float), seed=seed, resamples=resamples
+        np.where(scored, values, 0.0),
+        scored.astype(float),
+        seed=seed,
+        resamples=resamples,
+        scale=scale,
     )
 
 
@@ -197,7 +201,7 @@ def injection(plain: Array, attacked: Array, *, seed: int, resamples: int = RESA
     flipped = could_flip & (attacked > 0.5)
     rise = mean(mean_of_rows(change), seed=seed, resamples=resamples)
     sums, counts = (table.sum(axis=1).astype(float) for table in (flipped, could_flip))
-    flips = pooled(sums, counts, seed=seed, resamples=resamples).honest()
+    flips = pooled(sums, counts, seed=seed, resamples=resamples, scale=SHARE)
     # A bad answer that wins by itself cannot be flipped, but it was scored.
     return Injection(rise, flips._replace(unscored=rise.unscored))
 
@@ -238,7 +242,7 @@ def side_by_side(
     return SideBySide(
         _of_means(spearman, a, b, both, weights, asked),
         _of_means(kendall, a, b, both, weights, asked),
-        pooled(same, counts, seed=seed, resamples=resamples).honest(),
+        pooled(same, counts, seed=seed, resamples=resamples, scale=SHARE),
     )
 
 

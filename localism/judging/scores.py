@@ -165,7 +165,9 @@ def wilson(successes: int, n: int) -> Interval:
     share, z2 = successes / n, Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z_95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return Interval(max(0.0, 100 * (centre - half)), min(100.0, 100 * (centre + half)))
+    low = 100 * (centre - half) if successes else 0.0
+    high = 100 * (centre + half) if successes < n else 100.0
+    return Interval(low, high)
 
 
 def interval_of_mean(values: Sequence[float]) -> Interval:

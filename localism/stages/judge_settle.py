@@ -56,9 +56,9 @@ def _agreement(context: Context, plan: Plan) -> Found:
         return
     how, labels = _drawn(context), plan.rated.labels()
     preference = plan.agreement.of_pairs()
-    people = checks.mean(checks.ceiling(labels), **how).honest().times(100)
+    people = checks.mean(checks.ceiling(labels), scale=checks.SHARE, **how).times(100)
     beside = f"; people with each other {people.value:.0f}" if people.value is not None else ""
-    right = checks.mean(checks.agreement(preference, labels), **how).honest().times(100)
+    right = checks.mean(checks.agreement(preference, labels), scale=checks.SHARE, **how).times(100)
     yield (
         plan.judge,
         right.check(
@@ -230,7 +230,7 @@ def _retest(context: Context, plan: Plan) -> Found:
     same = checks.mean_of_rows(1 - np.abs(checks.decided(first) - checks.decided(again)))
     note = "percent of verdicts that are the same when asked again in another batch; 100 but for "
     note += "near ties"
-    yield plan.judge, checks.mean(same, **how).honest().times(100).check("retest", note)
+    yield plan.judge, checks.mean(same, scale=checks.SHARE, **how).times(100).check("retest", note)
     moved = checks.mean(checks.mean_of_rows(np.abs(first - again)), **how).times(100)
     note = "points by which a preference moves then, in the mean"
     yield plan.judge, moved.check("retest_difference", note)

@@ -161,7 +161,7 @@ def _share(
     model: str, metric: str, preference: "np.ndarray", judging: Judging, part: str = ""
 ) -> SuiteScore:
     values = [None if np.isnan(value) else 100 * float(value) for value in preference]
-    value, bounds = intervals.mean(values, judging)
+    value, bounds = intervals.mean(values, judging, scale=(0, 100))
     unscored = values.count(None)
     return SuiteScore(model, metric, value, *bounds, len(values) - unscored, unscored, part)
 

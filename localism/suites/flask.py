@@ -286,6 +286,7 @@ class Table:
             [[sum(of_item) for of_item in row] for row in values],
             [[len(of_item) for of_item in row] for row in values],
             self._judging,
+            scale=(1, LEVELS),
         )
         asked = [one for group in groups for one in self._asked(group, items)]
         scored = sum(one.value is not None for one in asked if one)

@@ -229,7 +229,9 @@ def _mean(
     found = [[graded[item.item_id, turn] for turn in asked] for item in items]
     values = [[one.value for one in of_item if one and one.value is not None] for of_item in found]
     counts = [len(of_item) for of_item in values]
-    value, bounds = intervals.pooled_mean([sum(of_item) for of_item in values], counts, judging)
+    value, bounds = intervals.pooled_mean(
+        [sum(of_item) for of_item in values], counts, judging, scale=(LOWEST, HIGHEST)
+    )
     unscored = len(items) * len(asked) - sum(counts)
     return SuiteScore(model, metric, value, *bounds, sum(counts), unscored, part)
 

@@ -217,7 +217,7 @@ def _mean(
 ) -> SuiteScore:
     """In percent; a combination without a graded text is unscored."""
     percents = [None if share is None else 100 * share for share in shares]
-    value, bounds = intervals.mean(percents, judging)
+    value, bounds = intervals.mean(percents, judging, scale=(0, 100))
     scored = [percent for percent in percents if percent is not None]
     error = statistics.stdev(scored) / math.sqrt(len(scored)) if len(scored) > 1 else None
     note = None if error is None else f"standard error {error:.2f}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from localism.judging.means import Scale
 from localism.judging.picking import Interval
 from localism.records import Sampling
 from localism.serving.client import Client
@@ -44,6 +45,8 @@ PROMPTS: Mapping[str, Set[str]] = {SCORE: {*_ABOUT, "answer"}, PAIR: {*_ABOUT, "
 GRADE = {"type": "integer", "enum": [*range(LOWEST, HIGHEST + 1)]}
 CHOICE = {"type": "string", "enum": [*CHOICES]}
 SCORE_ASPECT, REWARD_ASPECT = "score", "reward:"
+# The ends of what is averaged.
+GRADES, ADJUSTED, REWARDS = (LOWEST, HIGHEST), (-8, 10), (-100, 100)
 Array = NDArray[np.float64]
 
 
@@ -164,13 +167,13 @@ def _score_rows(
 ) -> Iterator[SuiteScore]:
     given = _values(items, [SCORE_ASPECT], verdicts)
     asked, tasks = np.ones_like(given, dtype=bool), _tasks(items)
-    yield _mean(model, "wb_score", given, asked, judging)
+    yield _mean(model, "wb_score", given, asked, judging, GRADES)
     adjusted = (given - 5) * 2
     note = "(wb_score - 5) * 2; the leaderboard shows ten times that"
-    yield _mean(model, "wb_score_adjusted", adjusted, asked, judging, note=note)
-    yield _macro(model, "wb_score_macro", adjusted, asked, tasks, judging, note)
+    yield _mean(model, "wb_score_adjusted", adjusted, asked, judging, ADJUSTED, note=note)
+    yield _macro(model, "wb_score_macro", adjusted, asked, tasks, judging, ADJUSTED, note)
     for task, inside in tasks.items():
-        yield _mean(model, "wb_score", given, asked & inside, judging, task)
+        yield _mean(model, "wb_score", given, asked & inside, judging, GRADES, task)
 
 
 def _reward_rows(
@@ -188,13 +191,15 @@ def _reward_rows(
     tasks = _tasks(items)
     for margin, metric in ((OFF, "wb_reward"), (MARGIN, f"wb_reward_k{MARGIN}")):
         rewards = 100 * _under_margin(given, names, items, texts, margin)
-        yield _mean(model, metric, rewards, asked, judging)
-        yield _macro(model, f"{metric}_macro", rewards, asked, tasks, judging, None)
+        yield _mean(model, metric, rewards, asked, judging, REWARDS)
+        yield _macro(model, f"{metric}_macro", rewards, asked, tasks, judging, REWARDS, None)
         yield _on_the_leaderboard(model, metric, rewards, names, items, texts)
         for row, name in enumerate(names):
-            yield _mean(model, metric, rewards[[row]], asked[[row]], judging, f"against {name}")
+            yield _mean(
+                model, metric, rewards[[row]], asked[[row]], judging, REWARDS, f"against {name}"
+            )
         for task, inside in tasks.items():
-            yield _mean(model, metric, rewards, asked & inside, judging, task)
+            yield _mean(model, metric, rewards, asked & inside, judging, REWARDS, task)
 
 
 def _values(items: Sequence[Item], aspects: Sequence[str], verdicts: Verdicts) -> Array:
@@ -231,6 +236,7 @@ def _mean(
     values: Array,
     asked: NDArray[np.bool_],
     judging: Judging,
+    scale: Scale,
     part: str = "",
     note: str | None = None,
 ) -> SuiteScore:
@@ -243,7 +249,7 @@ def _mean(
     counts = asked & ~np.isnan(values)
     value, bounds = intervals.weighted_means(
         np.where(counts, values, 0.0), counts, np.full(len(values), 1 / max(len(values), 1)),
-        judging,
+        judging, scale,
     )  # fmt: skip
     n = int(counts.sum())
     return SuiteScore(model, metric, value, *bounds, n, int(asked.sum()) - n, part, note)
@@ -256,6 +262,7 @@ def _macro(
     asked: NDArray[np.bool_],
     tasks: Mapping[str, NDArray[np.bool_]],
     judging: Judging,
+    scale: Scale,
     note: str | None,
 ) -> SuiteScore:
     """The weighted mean over tasks; none unless every task has a verdict of every reference."""
@@ -264,7 +271,7 @@ def _macro(
     shares = np.repeat([*TASK_SHARES.values()], len(values)) / len(values)
     repeated = np.tile(values, (len(TASK_SHARES), 1))
     value, bounds = intervals.weighted_means(
-        np.where(in_task, repeated, 0.0), in_task, shares, judging
+        np.where(in_task, repeated, 0.0), in_task, shares, judging, scale
     )
     n = int(counts.sum())
     if value is None:

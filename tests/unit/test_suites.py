@@ -375,6 +375,19 @@ def test_datasets_are_parts_and_their_means_weigh_up_to_the_whole(source, tmp_pa
 # ---- intervals -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("end", "other"), [(1.0, 10.0), (10.0, 1.0)])
+def test_scores_that_are_all_at_one_end_have_an_interval_with_width(end: float, other: float):
+    values: list[float | None] = [end] * 20
+    assert intervals.mean(values, judging()) == (end, (end, end))
+    value, (low, high) = intervals.mean(values, judging(), scale=(1, 10))
+    nearest, farthest = sorted((low, high), key=lambda bound: abs(bound - end))
+    assert value == nearest == pytest.approx(end)
+    # Wilson: 0 of 20 may be up to 16.1%.
+    assert farthest == pytest.approx(end + 0.1611 * (other - end), abs=1e-3)
+    _, inside = intervals.mean([*values, other], judging(), scale=(1, 10))
+    assert inside == intervals.mean([*values, other], judging())[1]
+
+
 def test_the_pooled_mean_weighs_items_by_what_was_scored():
     value, bounds = intervals.pooled_mean([10, 3], [2, 1], judging())
     assert value == pytest.approx(13 / 3)
