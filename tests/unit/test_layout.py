@@ -1,10 +1,10 @@
 """The structure that README and DESIGN promise: imports run one way, the tree is what is said."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -114,10 +114,12 @@ def test_help_is_quick_and_imports_nothing_heavy():
         "print('LOADED', *sys.modules, file=sys.stderr)"
     )
     best = 9.0
-    for _ in range(3):
-        started = time.monotonic()
+    for _ in range(5):
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        best = min(best, time.monotonic() - started)
+        after = os.times()  # CPU seconds: others may be using the machine
+        spent = sum(after[2:4]) - sum(before[2:4])
+        best = min(best, spent)
     loaded = set(done.stderr.split())
     assert "localism.cli.main" in loaded
     assert loaded & HEAVY == set()
