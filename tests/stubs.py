@@ -12,8 +12,8 @@ import pytest
 from engines import NewContext, embedded_config
 
 from localism.records import Sampling
-from localism.serving import client as client_module
-from localism.serving import endpoints as endpoints_module
+from localism.serving import endpoint as endpoint_module
+from localism.serving import retries as retries_module
 from localism.serving.client import Client
 from localism.serving.server import serve
 
@@ -21,7 +21,10 @@ SHORT = Sampling(temperature=0.0, top_p=1.0, max_tokens=8)
 
 
 class Stub(ThreadingHTTPServer):
-    """An OpenAI-like server. `behave(prompt, n)` gives (status, seconds) for its n-th request."""
+    """An OpenAI-like server. `behave(prompt, n)` gives (status, seconds) for its n-th request.
+
+    The client's own question whether it is well is answered likewise, and not among those `asked`.
+    """
 
     daemon_threads = True
 
@@ -29,6 +32,7 @@ class Stub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.behave = behave
         self.asked: list[str] = []
+        self.questions = 0
         self.headers: dict[str, str] = {}
         self.is_down = False
         self.listing = 200
@@ -78,8 +82,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {"tokens": [ord(letter) for letter in text]})
             return
         prompt = body["messages"][-1]["content"]
-        self.server.asked.append(prompt)
-        status, seconds = self.server.behave(prompt, len(self.server.asked))
+        if prompt != endpoint_module.PING:
+            self.server.asked.append(prompt)
+        self.server.questions += 1
+        status, seconds = self.server.behave(prompt, self.server.questions)
         time.sleep(seconds)
         if status != 200:
             self._send(status, {"error": {"message": f"the stub says {status}"}})
@@ -119,8 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same rules in milliseconds."""
-    monkeypatch.setattr(client_module, "BACKOFF_SECONDS", (0.01, 0.05))
-    monkeypatch.setattr(endpoints_module, "REST_SECONDS", (0.2, 0.4))
+    monkeypatch.setattr(retries_module, "BACKOFF_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr(endpoint_module, "REST_SECONDS", (0.2, 0.4))
 
 
 @pytest.fixture

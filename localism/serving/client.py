@@ -8,7 +8,6 @@ gets its finished turns back for nothing.
 import asyncio
 import json
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,34 +18,22 @@ from localism.errors import ConfigError, OutOfTime
 from localism.records import Choice, Likelihood, Reply, Sampling, stable_id
 from localism.serving import swap
 from localism.serving.crew import Crew, beside
-from localism.serving.endpoints import Endpoints, Lost
+from localism.serving.endpoints import Endpoints
 from localism.serving.engine import Engine
 from localism.serving.labels import Labels
 from localism.serving.load import LOOK_SECONDS, Limit
+from localism.serving.retries import RequestFailed, retried
 from localism.store import Row, now
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
     from openai.types.chat import ChatCompletion
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-ATTEMPTS = 6
-BACKOFF_SECONDS = (0.5, 30.0)
-# Besides 5xx: too many requests, and a server's own time limit. Other 4xx never get better.
-RETRIED_STATUS = frozenset({408, 429})
 CHARACTERS_PER_TOKEN = 3
 # vLLM reports an impossible token as -9999; JSON has no minus infinity.
 LOWEST_LOGPROB = -9999.0
-
-
-class RequestFailed(Exception):
-    """This request cannot be answered: the row failed, and `reason` is recorded."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Client:
@@ -353,7 +340,7 @@ class Client:
         async def send(patience_factor: float) -> "tuple[ChatCompletion, float]":
             return await self.endpoints.send(body, tokens + sampling.max_tokens, patience_factor)
 
-        reply, seconds = await self._retried(send)
+        reply, seconds = await retried(send)
         usage = reply.usage
         self.endpoints.pace.note(
             seconds,
@@ -361,23 +348,6 @@ class Client:
             usage.completion_tokens if usage else sampling.max_tokens,
         )
         return reply, seconds
-
-    async def _retried(self, send: Callable[[float], Awaitable[Answer]]) -> Answer:
-        """send(patience factor) until it answers. RequestFailed: refused, or ATTEMPTS ran out."""
-        import openai
-
-        for attempt in range(ATTEMPTS):
-            try:
-                return await send(2.0**attempt)
-            except openai.APIStatusError as error:
-                if error.status_code < 500 and error.status_code not in RETRIED_STATUS:
-                    raise RequestFailed(_reason(error)) from None
-                problem, wait = _reason(error), _backoff(attempt, error)
-            except Lost as lost:
-                problem, wait = str(lost), _backoff(0)
-            if attempt + 1 < ATTEMPTS:
-                await asyncio.sleep(wait)
-        raise RequestFailed(f"no answer in {ATTEMPTS} attempts; the last: {problem}")
 
     async def _spellings(self, labels: tuple[str, ...]) -> list[tuple[int, ...]]:
         """The tokens by which a reply can begin with each label; see labels.py."""
@@ -392,9 +362,7 @@ class Client:
 
     async def _tokenize(self, request: dict[str, Any]) -> list[int]:
         body = {"model": self.endpoints.model_name, **request}
-        answer = await self._retried(lambda _: self.endpoints.post("/tokenize", body))
-        tokens: list[int] = answer["tokens"]
-        return tokens
+        return await retried(lambda _: self.endpoints.tokenize(body))
 
 
 class Conversation:
@@ -473,20 +441,6 @@ def _mean_logprob(reply: "ChatCompletion", begun: list[int], pack: str) -> float
         )
     logprobs = [next(iter(entry.values()))["logprob"] for entry in listed[len(begun) :]]
     return float(sum(logprobs) / len(logprobs))
-
-
-def _reason(error: "APIStatusError") -> str:
-    body = error.body
-    message = body.get("message") if isinstance(body, dict) else None
-    return f"HTTP {error.status_code}: {message or error.message}"[:500]
-
-
-def _backoff(attempt: int, error: "APIStatusError | None" = None) -> float:
-    """Seconds to wait: doubling, with jitter so that many do not come back in one wave."""
-    first, most = BACKOFF_SECONDS
-    wait = min(most, first * 2**attempt) * random.uniform(0.5, 1.5)
-    asked = error.response.headers.get("retry-after", "") if error else ""
-    return max(wait, min(60.0, float(asked))) if asked.isdigit() else wait
 
 
 def _storable(text: str) -> str:

@@ -1,47 +1,52 @@
 """Where requests go: one managed engine, or several servers that run already.
 
 A request is sent to the endpoint with the fewest outstanding ones. When a connection is lost, a
-managed engine is revived and an external endpoint set aside until it lists the model again.
+managed engine is revived and an external endpoint set aside until it answers again. The same is
+done where it answers with errors alone: no fault of the request, which waits until it is well.
 """
 
 import asyncio
 import math
-import os
 import random
-import socket
-import ssl
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from localism.errors import ConfigError, StageError
+from localism.serving.endpoint import (
+    Endpoint,
+    Garbled,
+    Lost,
+    cause_of,
+    check_completion,
+    connect,
+    decoding,
+)
 from localism.serving.engine import Engine
-from localism.serving.load import Figures, Load, read_figures, together
+from localism.serving.load import Load, together
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import APIStatusError
     from openai.types.chat import ChatCompletion
 
-CONNECT_SECONDS = 10.0
-# vLLM closes idle connections after 5 s; a request sent into one that just closes would be lost.
-KEEP_ALIVE_SECONDS = 2.0
-REST_SECONDS = (2.0, 60.0)
 SILENCE_SECONDS = 120.0
 FIRST_SECONDS_PER_TOKEN = 2.0
 SLOWER_THAN_SEEN = 20.0
 RATE_WINDOW_SECONDS = 30.0
-# A proxy's word that the server behind it is away: no fault of the request, which waits as for a
-# broken connection.
-GATEWAY_STATUS = frozenset({502, 503, 504})
 # Tokenizing takes milliseconds; behind a queue of long prompts it has been seen to take seconds.
 POST_SECONDS = 300.0
-METRICS_SECONDS = 5.0
+TOO_MANY_REQUESTS = 429
+Answer = TypeVar("Answer")
 
 
-class Lost(Exception):
-    """The connection broke, or nothing was heard for too long; the request may be sent again."""
+class Away(Lost):
+    """The server can answer nobody at present: no fault of the request, which waits."""
+
+    def __init__(self, problem: str, refused: "APIStatusError | None" = None) -> None:
+        super().__init__(problem)
+        self.refused = refused
+        """What it said, perhaps with when to come again."""
 
 
 class Finished(NamedTuple):
@@ -92,78 +97,6 @@ class Pace:
         return sum(f.completion_tokens for f in recent) / min(since, RATE_WINDOW_SECONDS)
 
 
-@dataclass
-class Endpoint:
-    """One server."""
-
-    url: str
-    """Base URL, with /v1."""
-    api: "AsyncOpenAI"
-    """Client of the openai package on aiohttp: 2 to 3 ms of CPU a request, measured."""
-    generation: int = 0
-    """Of the managed engine that it belongs to."""
-    outstanding: int = 0
-    """Requests sent and not answered."""
-    last_heard: float = field(default_factory=time.monotonic)
-    """When it last answered anything."""
-    rests_until: float = 0.0
-    """External: no request goes there before; 0 while it works."""
-    rest: float = field(default_factory=lambda: REST_SECONDS[0])
-    """Its next rest, in seconds; doubles while it stays dead."""
-    waking: "asyncio.Task[None] | None" = None
-    """Asks whether it is back."""
-    figures: Figures | None = None
-    """What it said of its load when it was last asked."""
-    has_figures: bool = True
-    """False once it turned out to publish none: a proxy, or another kind of server."""
-
-    async def post(self, path: str, body: dict[str, Any]) -> Any:
-        """JSON of a route that stands beside /v1."""
-        return await self.api.post(self.url.removesuffix("/v1") + path, cast_to=object, body=body)
-
-    async def look(self) -> Figures | None:
-        """Its load now; None when it publishes none, or does not answer this time."""
-        import openai
-
-        try:
-            text = await self.api.get(
-                self.url.removesuffix("/v1") + "/metrics",
-                cast_to=str,
-                # A redirect could lead to a host that may not be reached.
-                options={"timeout": METRICS_SECONDS, "follow_redirects": False},
-            )
-        except openai.APIConnectionError:
-            return None
-        except openai.APIStatusError as refused:
-            self.has_figures = refused.status_code >= 500
-            return None
-        # Not a sign of life: the API process answers this while the engine behind it hangs.
-        figures = read_figures(text)
-        self.has_figures = figures is not None
-        return figures
-
-
-def connect(url: str, key: str, generation: int = 0) -> Endpoint:
-    """An endpoint; nothing is sent yet."""
-    import httpx2
-    import openai
-
-    transport = openai.DefaultAioHttpClient(
-        # How long a reply may take is decided by Pace, not here.
-        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-        # How many requests are sent at once is decided by serving.load.
-        limits=httpx2.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS),
-    )
-    api = openai.AsyncOpenAI(
-        base_url=url,
-        api_key=key or "none",
-        max_retries=0,
-        http_client=transport,
-        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-    )
-    return Endpoint(url.rstrip("/"), api, generation)
-
-
 class Endpoints:
     """All servers of a role."""
 
@@ -173,15 +106,18 @@ class Endpoints:
         key: str,
         give_up_seconds: float,
         engine: Engine | None = None,
+        note: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
+        """note(kind, url=..., ...): told of servers that are set aside, and that are back."""
         self._key, self._give_up_seconds = key, give_up_seconds
-        self._engine = engine
+        self._engine, self._note = engine, note
         generation = engine.generation if engine else 0
         self.all = [connect(url, key, generation) for url in urls]
         self.model_name = ""
         """As requests name it; see find_model."""
         self.pace = Pace()
-        self._last_success = time.monotonic()
+        self._trouble_since = math.inf
+        """When the first of the failures came that no answer has followed yet."""
         self._last_problem = ""
 
     async def find_model(self, name: str, where: str) -> dict[str, Any]:
@@ -189,23 +125,11 @@ class Endpoints:
 
         Raises StageError when no endpoint answers, ConfigError when one does not serve the model.
         """
-        import openai
-
         described: dict[str, Any] = {}
-        for endpoint in self.all:
-            try:
-                listed = [model.model_dump() async for model in endpoint.api.models.list()]
-            except openai.APIConnectionError as dead:
-                self._set_aside(endpoint, dead)
+        lists = await asyncio.gather(*(self._listed(endpoint, where) for endpoint in self.all))
+        for endpoint, listed in zip(self.all, lists, strict=True):
+            if listed is None:
                 continue
-            except openai.APIStatusError as refused:
-                raise ConfigError(
-                    f"the endpoint refuses to list its models (HTTP {refused.status_code})",
-                    where=f"{where}: {endpoint.url}: {refused.message}"[:400],
-                    fix="name a file with its key in api_key_file"
-                    if refused.status_code in (401, 403)
-                    else "give the base URL of an OpenAI-compatible server, with /v1",
-                ) from None
             found = next((m for m in listed if m["id"] == name or not name), None)
             if found is None:
                 raise ConfigError(
@@ -219,58 +143,114 @@ class Endpoints:
         self.model_name = name
         return described
 
+    async def _listed(self, endpoint: Endpoint, where: str) -> list[dict[str, Any]] | None:
+        """What an endpoint serves; None for one that is away and may come back."""
+        import openai
+
+        try:
+            return await endpoint.models()
+        except openai.APIConnectionError as dead:
+            self._set_aside(endpoint, dead)
+        except TimeoutError:
+            self._set_aside(endpoint, Lost("takes connections and answers nothing"))
+        except openai.APIStatusError as refused:
+            if refused.status_code < 500:
+                raise ConfigError(
+                    f"the endpoint refuses to list its models (HTTP {refused.status_code})",
+                    where=f"{where}: {endpoint.url}: {refused.message}"[:400],
+                    fix="name a file with its key in api_key_file"
+                    if refused.status_code in (401, 403)
+                    else "give the base URL of an OpenAI-compatible server, with /v1",
+                ) from None
+            self._set_aside(endpoint, refused)
+        except Garbled as other:
+            raise ConfigError(
+                "the endpoint does not answer as an OpenAI-compatible server does",
+                where=f"{where}: {endpoint.url}: {other}",
+                fix="give the base URL of an OpenAI-compatible server, with /v1",
+            ) from None
+        return None
+
     async def send(
         self, body: dict[str, Any], tokens: int, patience_factor: float
     ) -> "tuple[ChatCompletion, float]":
         """One attempt: the reply and its seconds.
 
-        Raises Lost after reviving or setting aside what failed, openai.APIStatusError when the
-        server answers with an error, StageError when nothing can be reached any more.
+        Raises Lost after reviving or setting aside what failed (Away when the request has no part
+        in it), openai.APIStatusError when a server that answers others answers this one with an
+        error, StageError when nothing can be reached any more.
         """
+
+        async def ask(endpoint: Endpoint) -> "ChatCompletion":
+            patience = self.pace.patience
+            reply = await _answer(endpoint, body, lambda: patience(tokens) * patience_factor)
+            check_completion(reply)
+            return reply
+
+        return await self._ask(ask)
+
+    async def tokenize(self, body: dict[str, Any]) -> list[int]:
+        """Token ids, by the route that vLLM has beside /v1; raises as send does."""
+
+        async def ask(endpoint: Endpoint) -> list[int]:
+            try:
+                answer = await asyncio.wait_for(endpoint.post("/tokenize", body), POST_SECONDS)
+            except TimeoutError:
+                raise TimeoutError(f"no answer to /tokenize in {POST_SECONDS:g} s") from None
+            tokens = answer.get("tokens") if isinstance(answer, dict) else None
+            if not isinstance(tokens, list):
+                raise Garbled("what came back from /tokenize has no tokens")
+            return tokens
+
+        return (await self._ask(ask))[0]
+
+    async def _ask(self, ask: Callable[[Endpoint], Awaitable[Answer]]) -> tuple[Answer, float]:
+        """Ask the least busy endpoint once, and do what a failure asks for; answer and seconds."""
         import openai
 
         endpoint = await self.pick()
         endpoint.outstanding += 1
         sent = time.monotonic()
         try:
-            reply = await _answer(
-                endpoint, body, lambda: self.pace.patience(tokens) * patience_factor
-            )
+            with decoding():
+                answer = await ask(endpoint)
         except openai.APIConnectionError as lost:
             await self._lost(endpoint, lost)
             raise Lost(cause_of(lost)) from lost
         except TimeoutError as silent:
-            await self._lost(endpoint, silent, is_silent=True)
+            await self._lost(endpoint, silent, cause="no reply for too long")
             raise Lost(str(silent)) from silent
-        except openai.APIStatusError as refused:
+        except (openai.APIStatusError, Garbled) as wrong:
             endpoint.last_heard = time.monotonic()
-            if refused.status_code in GATEWAY_STATUS and not self._engine:
-                self._set_aside(endpoint, refused)
-                raise Lost(f"HTTP {refused.status_code} from {endpoint.url}") from refused
+            await self._consider(endpoint, sent, wrong)
             raise
         finally:
             endpoint.outstanding -= 1
-        endpoint.last_heard = self._last_success = time.monotonic()
-        return reply, endpoint.last_heard - sent
+        endpoint.last_heard = endpoint.last_success = time.monotonic()
+        self._trouble_since = math.inf
+        return answer, endpoint.last_success - sent
 
-    async def post(self, path: str, body: dict[str, Any]) -> Any:
-        """JSON of a quick route beside /v1; raises as send does."""
-        import openai
+    async def _consider(
+        self, endpoint: Endpoint, sent: float, wrong: "APIStatusError | Garbled"
+    ) -> None:
+        """Raise Away where an answer that is none tells of the server and not of the request.
 
-        endpoint = await self.pick()
-        endpoint.outstanding += 1
-        try:
-            answer = await asyncio.wait_for(endpoint.post(path, body), POST_SECONDS)
-        except openai.APIConnectionError as lost:
-            await self._lost(endpoint, lost)
-            raise Lost(cause_of(lost)) from lost
-        except TimeoutError as silent:
-            await self._lost(endpoint, silent, is_silent=True)
-            raise Lost(f"no answer to {path} in {POST_SECONDS:g} s") from silent
-        finally:
-            endpoint.outstanding -= 1
-        endpoint.last_heard = self._last_success = time.monotonic()
-        return answer
+        A server that answered another request meanwhile, or answers a simple one now, is well.
+        """
+        refused = None if isinstance(wrong, Garbled) else wrong
+        if refused and refused.status_code == TOO_MANY_REQUESTS:
+            self._trouble(endpoint, refused)
+            self._check_hope()
+            raise Away(str(refused), refused) from refused
+        if endpoint.last_success > sent or (refused and refused.status_code < 500):
+            return
+        if not endpoint.rests_until:
+            problem = await endpoint.ails(self.model_name)
+            if problem is None:
+                return
+            await self._lost(endpoint, problem, cause="it fails at every request")
+            self._check_hope()
+        raise Away(str(wrong)) from wrong
 
     async def load(self) -> Load | None:
         """How busy the servers are; None when none is asked anything now, or one does not say."""
@@ -300,39 +280,36 @@ class Endpoints:
             awake = [endpoint for endpoint in self.all if not endpoint.rests_until]
             if awake:
                 return min(awake, key=lambda endpoint: endpoint.outstanding)
-            if now - self._last_success > self._give_up_seconds:
-                raise self._hopeless("endpoints")
+            self._check_hope()
             await asyncio.sleep(random.uniform(0.2, 0.6))
 
-    async def _lost(
-        self, endpoint: Endpoint, problem: Exception, *, is_silent: bool = False
-    ) -> None:
+    async def _lost(self, endpoint: Endpoint, problem: Exception, *, cause: str = "") -> None:
+        """cause: why a managed engine is ended although its process lives and says it is well."""
         if self._engine:
-            await self._engine.revive(endpoint.generation, self.pace.finished, is_silent=is_silent)
+            await self._engine.revive(endpoint.generation, self.pace.finished, cause=cause)
         else:
             self._set_aside(endpoint, problem)
 
     def _set_aside(self, endpoint: Endpoint, problem: Exception) -> None:
-        """No requests for a while; many that fail at the same moment count once."""
+        """No requests for a while."""
+        self._trouble(endpoint, problem)
+        if not endpoint.is_away:
+            self._note("endpoint_away", url=endpoint.url, problem=cause_of(problem))
+        endpoint.lie_down()
+
+    def _trouble(self, endpoint: Endpoint, problem: Exception) -> None:
         self._last_problem = f"{endpoint.url}: {cause_of(problem)}"
-        if not endpoint.rests_until:
-            endpoint.rests_until = time.monotonic() + endpoint.rest
-            endpoint.rest = min(2 * endpoint.rest, REST_SECONDS[1])
+        self._trouble_since = min(self._trouble_since, time.monotonic())
 
     async def _wake(self, endpoint: Endpoint) -> None:
-        """Back to work if it lists the model, otherwise another, longer rest."""
-        import openai
-
-        try:
-            names = [model.id async for model in endpoint.api.models.list()]
-            if self.model_name not in names:
-                raise Lost(f"serves {', '.join(names)} and no longer {self.model_name}")
-        except (openai.OpenAIError, Lost) as dead:
+        """Back to work if it is well, otherwise another, longer rest."""
+        problem = await endpoint.ails(self.model_name)
+        if problem:
             endpoint.rests_until = 0.0
-            self._set_aside(endpoint, dead)
+            self._set_aside(endpoint, problem)
             return
-        endpoint.rests_until, endpoint.rest = 0.0, REST_SECONDS[0]
-        endpoint.last_heard = time.monotonic()
+        endpoint.get_up()
+        self._note("endpoint_back", url=endpoint.url)
 
     async def _reconnect(self) -> None:
         """The engine was started again, on another port."""
@@ -340,6 +317,11 @@ class Endpoints:
         old = self.all[0]
         self.all = [connect(self._engine.url, self._key, self._engine.generation)]
         await old.api.close()
+
+    def _check_hope(self) -> None:
+        """StageError when no external endpoint has answered anything for too long."""
+        if not self._engine and time.monotonic() - self._trouble_since > self._give_up_seconds:
+            raise self._hopeless("endpoints")
 
     def _hopeless(self, where: str) -> StageError:
         return StageError(
@@ -352,21 +334,7 @@ class Endpoints:
     async def close(self) -> None:
         """Close all connections."""
         for endpoint in self.all:
-            if endpoint.waking:
-                endpoint.waking.cancel()
-            await endpoint.api.close()
-
-
-def cause_of(problem: BaseException) -> str:
-    """Why a connection failed; the openai package says "timed out" of each that never stood."""
-    cause = problem
-    while deeper := cause.__cause__ or cause.__context__:
-        cause = deeper
-    if isinstance(cause, socket.gaierror | ssl.SSLError):  # their numbers are not the system's
-        return cause.strerror or str(cause)
-    if isinstance(cause, OSError) and cause.errno:
-        return os.strerror(cause.errno)
-    return str(problem)
+            await endpoint.close()
 
 
 async def _answer(

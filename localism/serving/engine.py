@@ -181,24 +181,23 @@ class Engine:
         """Whether /health answers."""
         return await asyncio.to_thread(_answers, self.url.removesuffix("/v1") + "/health")
 
-    async def revive(self, generation: int, finished: int, *, is_silent: bool = False) -> None:
+    async def revive(self, generation: int, finished: int, *, cause: str = "") -> None:
         """Make sure that a server answers again, after a request to `generation` was lost.
 
         `finished` counts the requests that were answered so far: a server that dies three times
-        while it stays the same is given up with StageError. is_silent: it hangs, so end it even
-        if /health answers (the API process answers that while the engine behind it hangs).
+        while it stays the same is given up with StageError. cause: why to end it even if /health
+        answers (the API process answers that while the engine behind it hangs).
         """
         async with self._reviving:
             if self._given_up:
                 raise self._given_up
             if generation != self.generation:
                 return
-            if not is_silent and not await self._is_dying():
+            if not cause and not await self._is_dying():
                 return
             self._deaths = 1 if finished != self._finished_at_death else self._deaths + 1
             self._finished_at_death = finished
-            cause = "no reply for too long" if is_silent else "the server died"
-            self._event("engine_died", cause=cause, deaths=self._deaths)
+            self._event("engine_died", cause=cause or "the server died", deaths=self._deaths)
             if self._deaths >= DEATHS_IN_A_ROW:
                 self._given_up = engine_error(
                     f"the {self._role}'s vLLM server died {self._deaths} times without answering "

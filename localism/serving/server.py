@@ -69,9 +69,13 @@ def _managed(context: Context, role: str, stage: str, engine: Engine) -> Client:
 async def _external(context: Context, role: str, stage: str, known_as: str) -> Client:
     section, table = context.config.served(role), table_of(context, role)
     limit = _limit(context, stage, section, len(section.endpoints))
-    endpoints = Endpoints(
-        section.endpoints, _read_key(section, table), section.start_timeout_seconds
-    )
+
+    def note(kind: str, **detail: str) -> None:
+        context.store.event(kind, stage, role=role, **detail)
+        context.progress.say(f"{kind.replace('_', ' ')}: {', '.join(detail.values())}")
+
+    key, patience = _read_key(section, table), section.start_timeout_seconds
+    endpoints = Endpoints(section.endpoints, key, patience, note=note)
     try:
         model = await endpoints.find_model(section.served_name, f"models.toml [{table}].endpoints")
         asset = assets.served(known_as, model, section.endpoints)
