@@ -236,6 +236,10 @@ TERMS = (
 )  # fmt: skip
 
 
+IDS = tuple(name for terms in TERMS for name in terms.ids)
+"""What cards call the licences that we know."""
+
+
 def by_id(name: str) -> Terms | None:
     """The terms behind what a card or models.toml calls a licence; None where we know none."""
     wanted = name.strip().lower().replace(" ", "-")

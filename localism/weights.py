@@ -21,6 +21,7 @@ _SMALL = (
     "special_tokens_map.json",
 )
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_LFS_POINTER = b"version https://git-lfs"
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLES = 64
 
@@ -130,12 +131,28 @@ def tensor_headers(path: Path) -> dict[str, Any]:
         if path.stat().st_size < end:
             raise ValueError(f"{end} bytes expected, {path.stat().st_size} found")
     except (struct.error, ValueError, KeyError, UnicodeDecodeError) as broken:
-        raise ConfigError(
-            "safetensors file is damaged",
-            where=f"{path}: {broken}",
-            fix="copy the file again and compare its checksum with the source",
-        ) from None
+        raise _damaged(path, broken) from None
     return header
+
+
+def _damaged(path: Path, broken: Exception) -> ConfigError:
+    if is_lfs_pointer(path):
+        return ConfigError(
+            "safetensors file is a Git LFS pointer, not the weights",
+            where=f"{path}: {path.stat().st_size} bytes of text",
+            fix="`git lfs pull` where there is a network, or fetch the folder with `hf download`",
+        )
+    return ConfigError(
+        "safetensors file is damaged",
+        where=f"{path}: {broken}",
+        fix="copy the file again and compare its checksum with the source",
+    )
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether git left a few lines about a large file in its place."""
+    with path.open("rb") as file:
+        return file.read(len(_LFS_POINTER)) == _LFS_POINTER
 
 
 def folder_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

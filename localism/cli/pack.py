@@ -25,6 +25,19 @@ class Size(click.ParamType):
         return size
 
 
+class PythonVersion(click.ParamType):
+    """Of CPython, as pip and wheels write it."""
+
+    name = "X.Y"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """As click wants it."""
+        found = re.fullmatch(r"3\.(\d+)", str(value).strip())
+        if not found or int(found[1]) < 11:
+            self.fail(f"{value!r} is no version from 3.11 on, for instance 3.12", param, ctx)
+        return found[0]
+
+
 @click.command(
     epilog="\b\nExamples:\n  localism pack --to /media/usb/localism --models models.toml\n"
     "  localism pack --to out/pack --for cpu --no-wheels --split 50G"
@@ -46,7 +59,10 @@ class Size(click.ParamType):
     "--with-tests", is_flag=True, help="Carry the test tools too: make test works inside."
 )
 @click.option(
-    "--python", metavar="X.Y", help="Python of the machine inside.  [default: this one's]"
+    "--python",
+    type=PythonVersion(),
+    metavar="X.Y",
+    help="Python of the machine inside.  [default: this one's]",
 )
 @click.option("--torch-index", metavar="URL", help="Index with the CPU build of torch (--for cpu).")
 @click.option(

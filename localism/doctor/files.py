@@ -1,7 +1,7 @@
 """Checks of what models.toml names: models, prompts, seeds, benchmarks, licences."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
 from localism.doctor.findings import Finding, gigabytes
 from localism.errors import LocalismError
+from localism.licence_terms import IDS, TERMS, by_id
+from localism.licences import Licence
 from localism.lmeval import running
 from localism.packing.contents import NOT_CARRIED
 from localism.paths import EMBEDDED, embedded
@@ -18,6 +20,7 @@ from localism.seeds.files import read
 from localism.suites import prompts, staging
 from localism.suites.known import LM_EVAL
 from localism.tables import number_of
+from localism.toml_mistakes import likely
 
 # Of each source of seed data; the rest is read when extract starts.
 SEEDS_READ = 20_000
@@ -185,5 +188,19 @@ def _licences(config: Config) -> Iterator[Finding]:
         )
     for conflict in of_run.conflicts:
         yield Finding("warn", "licences", conflict, "localism licences says what follows from it")
+    yield from _own_words(of_run.roles.values())
     if not unknown and not of_run.conflicts:
         yield Finding("pass", "licences", f"the model comes out as {of_run.model.name}")
+
+
+def _own_words(found: Iterable[Licence]) -> Iterator[Finding]:
+    """Names that models.toml states and that stand for no terms we know: perhaps slips."""
+    stated = [licence.name for licence in found if licence.source.startswith("models.toml")]
+    for name in dict.fromkeys(stated):
+        if by_id(name) is None and name not in (terms.name for terms in TERMS):
+            yield Finding(
+                "warn",
+                "licences",
+                f"{name!r} stands in [licences], and what it demands is not known",
+                likely(name.lower(), IDS) + "otherwise read what it asks of the result",
+            )

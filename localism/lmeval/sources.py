@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from localism.errors import ConfigError
 from localism.lmeval.tasks import Row, Task
+from localism.weights import is_lfs_pointer
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
-LFS_POINTER = b"version https://git-lfs"
 # Front matter: YAML between two lines of dashes at the top of a README.
 _FRONT_MATTER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.S | re.M)
 
@@ -174,9 +174,7 @@ def rows(file: Path, columns: Sequence[str]) -> Iterator[tuple[int, Row]]:
     try:
         yield from (_arrow if file.suffix in (".parquet", ".arrow") else _lines)(file, columns)
     except (OSError, ValueError, pa.ArrowException) as damaged:
-        with file.open("rb") as stream:
-            is_pointer = stream.read(len(LFS_POINTER)) == LFS_POINTER
-        said = "it is a Git LFS pointer, not the data" if is_pointer else str(damaged)
+        said = "it is a Git LFS pointer, not the data" if is_lfs_pointer(file) else str(damaged)
         raise ConfigError(
             f"a data file cannot be read: {said}",
             where=str(file),

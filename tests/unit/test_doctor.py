@@ -188,6 +188,14 @@ def test_an_unknown_licence_is_a_warning(model):
     assert finding.status == "warn" and "teacher" in finding.found
 
 
+def test_a_licence_whose_terms_are_not_known_may_be_a_slip():
+    stated = config_of(licences={"student": "apach-2.0", "teacher": "MIT"})
+    every = [f for f in files.check(stated) if f.check == "licences"]
+    (finding,) = [f for f in every if "what it demands is not known" in f.found]
+    assert finding.status == "warn" and "'apach-2.0'" in finding.found
+    assert finding.fix.startswith("did you mean apache-2.0?")
+
+
 # ---- memory --------------------------------------------------------------------------------
 
 

@@ -304,6 +304,16 @@ def test_torn_weights_are_refused(tmp_path):
     assert "bytes expected" in caught.value.where
 
 
+def test_a_git_lfs_pointer_in_place_of_weights_is_told_from_damage(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(TEACHER, folder)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0a1b2c\nsize 5000\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(ConfigError, match="Git LFS pointer") as caught:
+        models_toml.load(write(tmp_path), ["teacher.path=model"])
+    assert "git lfs pull" in caught.value.fix
+
+
 def test_a_base_student_needs_no_chat_template(tmp_path):
     folder = tmp_path / "base"
     shutil.copytree(TEACHER.parent / "student", folder)

@@ -92,7 +92,7 @@ def test_models_data_and_localism_are_carried_and_pickles_are_not(packed):
         "data/seeds-2/seeds.jsonl",
         "localism/pyproject.toml",
         "localism/requirements/gpu.txt",
-        "localism/localism/cli.py",
+        "localism/localism/cli/main.py",
         "localism/prompts/paper/pack.toml",
     } <= there
     assert not [path for path in there if path.endswith((".bin", ".pth", ".pyc"))]
