@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from localism import weights
+from localism.gpus import Gpus, find_gpus
 from localism.models_toml import validate
 from localism.offline import child_environment
 from localism.paths import embedded
@@ -40,7 +41,6 @@ from localism.stages.train_plan import (
     state_bytes,
     token_bytes,
 )
-from localism.training.gpus import Gpus, find_gpus
 from localism.training.job import Job, log_lines
 
 RESULT = Path(__file__).parent / "results" / "gpu_train.json"

@@ -27,9 +27,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from localism.gpus import find_gpus
 from localism.paths import embedded
 from localism.stages.train_plan import shape_of
-from localism.training.gpus import find_gpus
 from localism.training.job import Job
 
 RESULT = Path(__file__).parent / "results" / "train.json"

@@ -56,10 +56,10 @@ class Served(Section):
     """Longest conversation in tokens; the model's own maximum when absent."""
     max_num_seqs: Count = 256
     """Sequences that the engine decodes at once."""
-    tensor_parallel: Count = 1
-    """GPUs that share one copy of the weights."""
-    data_parallel: Count = 1
-    """Copies of the model."""
+    tensor_parallel: Count | None = None
+    """GPUs that share one copy of the weights; when absent, found from their memory."""
+    data_parallel: Count | None = None
+    """Copies of the model; when absent, as many as the other GPUs hold and the work fills."""
     gpu_memory_utilization: Annotated[Number, Field(gt=0, le=1)] = 0.9
     """Share of each GPU that vLLM may take."""
     trust_remote_code: Flag = False

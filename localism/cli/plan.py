@@ -29,8 +29,8 @@ def plan(
 ) -> None:
     """Hours, GPU hours, tokens, disk and kWh of each stage, and what the figures rest on."""
     from localism import models_toml, offline, reader, recipe, run
+    from localism.gpus import find_gpus
     from localism.planning import predict, seen, text
-    from localism.training.gpus import find_gpus
 
     folder = run.folder_of(name)
     own = None

@@ -14,11 +14,14 @@ from pathlib import Path
 
 from localism import offline, weights
 from localism.config import Config, Served
-from localism.doctor.findings import Finding, Status, gigabytes
-from localism.doctor.memory import OVERHEAD_BYTES, Needed, needed
+from localism.doctor import files
+from localism.doctor.findings import Finding, gigabytes
 from localism.errors import LocalismError
+from localism.gpus import Gpus, find_gpus
 from localism.packing import wheels
 from localism.paths import embedded
+from localism.serving.memory import OVERHEAD_BYTES, Needed, needed
+from localism.serving.placement import Room, place
 from localism.serving.server import MANY_FILES
 from localism.stages.train_plan import (
     derive_epochs,
@@ -27,7 +30,6 @@ from localism.stages.train_plan import (
     state_bytes,
     weight_bytes,
 )
-from localism.training.gpus import Gpus, find_gpus
 
 LOCKED = (
     "torch",
@@ -45,7 +47,11 @@ SHARED_BYTES = 1 << 30
 
 def check(config: Config, folder: Path) -> Iterator[Finding]:
     """The machine as far as a run with this configuration in this folder needs it."""
-    gpus = find_gpus(offline.child_environment(folder))
+    try:
+        gpus = find_gpus(offline.child_environment(folder))
+    except LocalismError as hanging:
+        yield files.of_error("GPUs", hanging)
+        gpus = Gpus(0, None)
     yield from _versions(gpus)
     yield from _gpu_leftovers(gpus)
     for role in ("teacher", "judge", "student"):
@@ -145,47 +151,24 @@ def _serving(config: Config, role: str, gpus: Gpus) -> Iterator[Finding]:
 
 
 def _on_gpus(role: str, section: Served, need: Needed, gpus: Gpus) -> Finding:
-    check, devices = f"{role} memory", section.tensor_parallel * section.data_parallel
-    if devices > gpus.number:
-        return Finding(
-            "fail", check, f"it is to be served on {devices} GPUs, and there are {gpus.number}",
-            f"lower [{role}].tensor_parallel or data_parallel",
-        )  # fmt: skip
+    check = f"{role} memory"
+    try:
+        found = place(need, section, gpus, role)
+    except LocalismError as wrong:
+        return files.of_error(check, wrong)
     if gpus.memory is None:
         return Finding("warn", check, "nvidia-smi does not say how much memory the GPUs have")
-    usable = section.gpu_memory_utilization * gpus.memory - OVERHEAD_BYTES
-    each = need.weights / section.tensor_parallel
-    cache = (usable - each) * section.tensor_parallel
-    said = f"weights {gigabytes(each)} of {gigabytes(usable)} usable on each GPU"
-    if cache < max(need.conversation, 1):
-        enough = -(-need.weights // max(1, int(usable * 0.7)))
-        return Finding(
-            "fail", check,
-            f"{said}; the rest holds not even one conversation of {need.longest:,} tokens "
-            f"({gigabytes(need.conversation)})",
-            f"[{role}].tensor_parallel = {_power_of_two(enough)} or more, a smaller max_model_len, "
-            "or quantised weights",
-        )  # fmt: skip
+    room = Room(need, section, gpus)
     if not need.a_token:
-        return Finding(
-            "pass", check, f"{said}; config.json does not say what a token's cache takes"
-        )
-    tokens = int(cache / need.a_token)
-    status: Status = "warn" if tokens < 512 * section.max_num_seqs else "pass"
-    fix = (
-        f"[{role}].max_num_seqs = {max(1, tokens // 512)}, or more GPUs: what does not fit waits"
-        if status == "warn"
-        else ""
-    )
+        why = "config.json does not say what a token's cache takes"
+        return Finding("pass", check, f"{found.said()}; {why}")
+    if room.is_ample(found.tensor):
+        return Finding("pass", check, found.said())
     return Finding(
-        status, check,
-        f"{said}; room for {tokens:,} tokens of cache, {tokens // section.max_num_seqs:,} for each "
-        f"of {section.max_num_seqs} conversations", fix,
+        "warn", check, found.said(),
+        f"[{role}].max_num_seqs = {room.at_once(found.tensor)}, or more GPUs: what does not fit "
+        "waits",
     )  # fmt: skip
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << max(0, (number - 1).bit_length())
 
 
 def _in_ram(role: str, need: Needed) -> Finding:

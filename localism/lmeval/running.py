@@ -20,6 +20,7 @@ from typing import Literal
 
 from localism import weights
 from localism.errors import LocalismError, MachineError, StageError
+from localism.gpus import find_gpus
 from localism.lmeval import overrides, sandbox, staging
 from localism.lmeval.job import ERROR, Job, read_result
 from localism.lmeval.sandbox import SandboxBroken
@@ -29,7 +30,6 @@ from localism.lmeval.tasks import HARNESS, TASKS
 from localism.offline import child_environment
 from localism.records import stable_id
 from localism.serving.processes import kill_session
-from localism.training.gpus import find_gpus
 
 POLL_SECONDS = 0.5
 LOG_LINES = 6

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from localism import weights
 from localism.config import Config, Served
 from localism.errors import LocalismError
+from localism.gpus import Gpus
 from localism.paths import embedded
 from localism.planning.seen import Seen, StageTook
 from localism.planning.work import (
@@ -23,8 +24,9 @@ from localism.planning.work import (
     assumed_prompt,
     units,
 )
+from localism.serving.memory import needed
+from localism.serving.placement import Placement, place
 from localism.stages.train_plan import derive_epochs, weight_bytes
-from localism.training.gpus import Gpus
 
 # Model floating-point operations that are done a second, of what a card could: an H100 in bf16 and
 # a core of a CPU in float32; the shares are those of well-filled batches.
@@ -127,8 +129,23 @@ def _gpus(config: Config, machine: Machine, stage: str) -> int:
     """GPUs that a stage keeps busy."""
     if not machine.gpus.number or stage == "train":
         return machine.gpus.number
-    section = config.served(ROLE.get(stage, "student"))
-    return min(machine.gpus.number, section.tensor_parallel * section.data_parallel)
+    return placement(config, machine.gpus, ROLE.get(stage, "student"), _at_once(config, stage)).gpus
+
+
+def _at_once(config: Config, stage: str) -> int | None:
+    """Conversations that a stage's engine is given together, where they may be few."""
+    return {"pick": config.mix.dev, "evaluate": config.mix.test}.get(stage)
+
+
+def placement(config: Config, gpus: Gpus, role: str, conversations: int | None) -> Placement:
+    """Where a role's engine will lie; ConfigError, MachineError where it can't.
+
+    Behind endpoints nobody knows: one GPU is counted.
+    """
+    section = config.served(role)
+    if not section.path:
+        return Placement()
+    return place(needed(embedded(section.path), section), section, gpus, role, conversations)
 
 
 # ---- scaled from a run ---------------------------------------------------------------------

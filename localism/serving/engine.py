@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -22,10 +22,13 @@ from localism import offline, weights
 from localism.config import Served
 from localism.context import Context
 from localism.errors import StageError
+from localism.gpus import VISIBLE, Gpus, find_gpus
 from localism.paths import embedded
 from localism.records import stable_id
 from localism.serving import keeper
 from localism.serving.failures import engine_error, log_since
+from localism.serving.memory import needed
+from localism.serving.placement import Placement, place
 from localism.serving.processes import end_leftover, kill_session, write_record
 
 ENTRY = "vllm.entrypoints.launchers.api_server.entry"
@@ -52,12 +55,15 @@ class Engine:
         role: str,
         stage: str,
         chat_template: Path | None = None,
-        behind_gpus: int = 0,
+        gpus: Gpus | None = None,
+        conversations: int | None = None,
     ) -> None:
+        """gpus: those that it may take; conversations: how many it is to hold, where known."""
         self._context, self._role, self._stage = context, role, stage
         self._section: Served = context.config.served(role)
         self._table = table_of(context, role)
-        self._chat_template, self._behind_gpus = chat_template, behind_gpus
+        self._chat_template, self._conversations = chat_template, conversations
+        self._may_take = gpus
         self.first_folder = embedded(self._section.path)
         """The model that it was started with; tokenizer and configuration stay this one's."""
         self.folder = self.first_folder
@@ -84,6 +90,29 @@ class Engine:
         """Process and session id of the keeper."""
         assert self._process is not None, "the engine was not started"
         return self._process.pid
+
+    @cached_property
+    def gpus(self) -> Gpus:
+        """Those that it takes; none on a CPU."""
+        if engine_kind(self._table) == "cpu":
+            return Gpus(0, None)
+        return self._seen.part(0, self.placement.gpus)
+
+    @cached_property
+    def _seen(self) -> Gpus:
+        return self._may_take or find_gpus(offline.child_environment(self._context.folder))
+
+    @cached_property
+    def placement(self) -> Placement:
+        """How many GPUs share a copy, and how many copies; ConfigError, MachineError if none can.
+
+        On a CPU as models.toml says.
+        """
+        section = self._section
+        if engine_kind(self._table) == "cpu":
+            return Placement(section.tensor_parallel or 1, 1, section.data_parallel or 1)
+        need = needed(self.first_folder, section)
+        return place(need, section, self._seen, self._table, self._conversations)
 
     def fingerprint(self, folder: Path) -> str:
         """Of a model as this engine would serve it: the folder's own, unless more shapes replies.
@@ -128,6 +157,8 @@ class Engine:
         began = time.monotonic()
         self._port = free_port()
         command = self.command()
+        if self.placement.why and self.generation == 0:
+            self._context.progress.say(f"the {self._role}'s engine: {self.placement.said()}")
         with self._log.open("ab") as log:
             log.write(f"\n# {time.strftime('%F %T')} {' '.join(command)}\n".encode())
             self._log_start = log.tell()
@@ -152,6 +183,8 @@ class Engine:
             model=str(self.folder),
             url=self.url,
             pid=self._process.pid,
+            placement=self.placement.said(),
+            gpus=[device.name for device in self.gpus.devices],
         )
 
     async def _until_healthy(self, began: float) -> None:
@@ -265,7 +298,8 @@ class Engine:
 
     def command(self) -> list[str]:
         """The server's command line; what models.toml adds stands last and wins."""
-        section, is_cpu = self._section, engine_kind(self._table) == "cpu"
+        section, placement = self._section, self.placement
+        is_cpu = engine_kind(self._table) == "cpu"
         words: list[object] = [
             sys.executable,
             "-m",
@@ -292,10 +326,10 @@ class Engine:
         ]
         if section.max_model_len:
             words += ["--max-model-len", section.max_model_len]
-        if section.tensor_parallel > 1:
-            words += ["--tensor-parallel-size", section.tensor_parallel]
-        if section.data_parallel > 1:
-            words += ["--data-parallel-size", section.data_parallel]
+        if placement.tensor > 1:
+            words += ["--tensor-parallel-size", placement.tensor]
+        if placement.data > 1:
+            words += ["--data-parallel-size", placement.data]
         if section.trust_remote_code:
             words += ["--trust-remote-code"]
         if self._chat_template:
@@ -308,7 +342,7 @@ class Engine:
             words += ["--no-enable-chunked-prefill"]
             if section.max_model_len:
                 words += ["--max-num-batched-tokens", max(STEP_TOKENS, section.max_model_len)]
-            if section.tensor_parallel == 1:
+            if placement.tensor == 1:
                 words += ["--distributed-executor-backend", "uni"]
         else:
             words += ["--gpu-memory-utilization", section.gpu_memory_utilization]
@@ -335,17 +369,11 @@ class Engine:
             # Without it the first reply with log-probabilities waits 20 s for a C++ compiler.
             environment["TORCH_COMPILE_DISABLE"] = "1"
             environment.setdefault("VLLM_CPU_KVCACHE_SPACE", CACHE_GIB[is_tiny])
-        elif self._behind_gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self._own_gpus(environment)
+        elif self.gpus.devices:
+            environment[VISIBLE] = ",".join(device.name for device in self.gpus.devices)
+            # CUDA may number unequal GPUs by their speed, nvidia-smi never does.
+            environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         return environment
-
-    def _own_gpus(self, environment: Mapping[str, str]) -> str:
-        """Those that may be seen, without the first ones, which are another engine's."""
-        first = self._behind_gpus
-        number = self._section.tensor_parallel * self._section.data_parallel
-        seen = environment.get("CUDA_VISIBLE_DEVICES")
-        every = seen.split(",") if seen else [str(index) for index in range(first + number)]
-        return ",".join(every[first : first + number])
 
     def _swaps_weights(self) -> bool:
         return self._role == "student"

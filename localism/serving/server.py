@@ -8,7 +8,8 @@ from pathlib import Path
 from localism import assets
 from localism.config import Served
 from localism.context import Context
-from localism.errors import ConfigError
+from localism.errors import ConfigError, LocalismError
+from localism.gpus import Gpus
 from localism.serving.client import Client
 from localism.serving.endpoints import Endpoints
 from localism.serving.engine import Engine, table_of
@@ -26,13 +27,15 @@ async def serve(
     stage: str,
     chat_template: Path | None = None,
     known_as: str | None = None,
-    behind_gpus: int = 0,
+    gpus: Gpus | None = None,
+    conversations: int | None = None,
 ) -> AsyncIterator[Client]:
     """A client of the role's model; vLLM is started at the first question, or endpoints are used.
 
     A stage whose every turn is in the ledger already, as after a fork, so costs no engine start.
     `chat_template`: a Jinja file for a model without one. `known_as`: how table asset calls a model
-    that is not the run's own of this role. `behind_gpus`: so many GPUs are left to another engine.
+    that is not the run's own of this role. `gpus`: those that the engine may take, where others are
+    another's. `conversations`: how many there are to hold, where that may be few.
     Log: logs/STAGE-ROLE.log of the run.
     On exit, however it comes about, nothing that was started here is left.
     """
@@ -46,7 +49,7 @@ async def serve(
         return
     if known_as:
         assets.pin(context.store, assets.of_folder(known_as, section.path))
-    engine = Engine(context, role, stage, chat_template, behind_gpus)
+    engine = Engine(context, role, stage, chat_template, gpus, conversations)
     try:
         client = _managed(context, role, stage, engine)
         try:
@@ -59,11 +62,19 @@ async def serve(
 
 def _managed(context: Context, role: str, stage: str, engine: Engine) -> Client:
     section = context.config.served(role)
-    limit = _limit(context, stage, section, section.data_parallel)
+    limit = _limit(context, stage, section, _copies(engine))
     endpoints = Endpoints((engine.url,), engine.key, section.start_timeout_seconds, engine)
     endpoints.model_name = role
     fingerprint = engine.fingerprint(engine.folder)
     return Client(context, role, stage, endpoints, fingerprint, limit, engine)
+
+
+def _copies(engine: Engine) -> int:
+    """One where there is none to be had: who needs the engine is told so when it starts."""
+    try:
+        return engine.placement.data
+    except LocalismError:
+        return 1
 
 
 async def _external(context: Context, role: str, stage: str, known_as: str) -> Client:

@@ -8,12 +8,18 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from localism.config import Served
 from localism.context import Context
 from localism.errors import UsageError
+from localism.gpus import Gpus, find_gpus
 from localism.lmeval import running, staging
 from localism.lmeval.running import Evaluation, Settings
 from localism.lmeval.tasks import TASKS
+from localism.offline import child_environment
+from localism.paths import embedded
 from localism.records import SuiteOptions, stable_id
+from localism.serving.memory import needed
+from localism.serving.placement import place
 from localism.stages.pick import Contestant
 from localism.suites import rows
 from localism.suites.known import LM_EVAL
@@ -49,10 +55,11 @@ def check(context: Context, asked: SuiteOptions) -> None:
 def run(context: Context, asked: SuiteOptions, contestants: Sequence[Contestant]) -> str:
     """Evaluate each model on every staged task; a line for each model."""
     folder, names, is_sample = staged_tasks(context, asked)
+    gpus = find_gpus(child_environment(context.folder))
     settings = Settings(
         limit=asked.limit,
         threads=context.config.train.threads or 1,
-        tensor_parallel=context.config.student.tensor_parallel,
+        tensor_parallel=sharing(context.config.student, gpus),
         gpu_memory=context.config.student.gpu_memory_utilization,
         allow_unsandboxed_code=asked.allow_unsandboxed_code,
     )
@@ -75,6 +82,13 @@ def run(context: Context, asked: SuiteOptions, contestants: Sequence[Contestant]
         said.append(_summary(one.model_id, found))
     sample = " (samples, not the benchmarks)" if is_sample else ""
     return "\n".join(f"lm-eval{sample} {line}" for line in said)
+
+
+def sharing(student: Served, gpus: Gpus) -> int:
+    """GPUs that the harness shares a model between, as an engine of ours would."""
+    if student.endpoints or not gpus.number:
+        return student.tensor_parallel or 1
+    return place(needed(embedded(student.path), student), student, gpus, "student").tensor
 
 
 def _home(context: Context, one: Contestant) -> Path:

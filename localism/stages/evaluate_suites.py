@@ -217,7 +217,10 @@ async def _answer_in_one_engine(
         for one in contestants
         for suite in staged
     ]
-    async with serve(context, role="student", stage=STAGE, chat_template=template) as client:
+    at_once = max((len(conversations) for _, _, conversations in asked), default=0)
+    async with serve(
+        context, role="student", stage=STAGE, chat_template=template, conversations=at_once
+    ) as client:
         total = sum(len(conversations) for _, _, conversations in asked)
         tally = Tally(context.progress, client, "answers", 0, total)
         for one, suite, conversations in asked:

@@ -77,9 +77,10 @@ def unwritten(store: Store, mixes: Sequence[Mix]) -> list[Mix]:
 
 
 async def _generate(context: Context, mixes: Sequence[Mix], pending: Sequence[Mix]) -> None:
-    async with serve(context, role="teacher", stage="generate") as client:
+    waiting = len(pending)
+    async with serve(context, "teacher", "generate", conversations=waiting) as client:
         keep = partial(context.store.add, "candidate")
-        writer = Writer(context, client, mixes, len(mixes) - len(pending), keep)
+        writer = Writer(context, client, mixes, len(mixes) - waiting, keep)
         await client.for_each(in_order(pending, client.in_flight), writer.write)
 
 

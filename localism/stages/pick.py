@@ -159,9 +159,15 @@ async def _answer(work: _Work, missing: Sequence[tuple[Contestant, list[HeldOutI
     context, student = work.context, work.context.config.student
     sampling = Sampling(student.temperature, student.top_p, student.max_tokens)
     done = work.answers - sum(len(unasked) for _, unasked in missing)
-    template, gpus = chat_template_file(context), work.shared.judge_gpus
+    template = chat_template_file(context)
+    at_once = max((len(unasked) for _, unasked in missing), default=0)
     async with serve(
-        context, "student", work.stage, chat_template=template, behind_gpus=gpus
+        context,
+        "student",
+        work.stage,
+        chat_template=template,
+        gpus=work.shared.student,
+        conversations=at_once,
     ) as client:
         tally = Tally(context.progress, client, "answers", done, work.answers)
         add = (lambda: None) if work.shared.is_on else tally.add  # judgments follow, and are shown
@@ -179,7 +185,7 @@ async def _judge(work: _Work, calibration: Calibration | None) -> None:
     context, split, both = work.context, work.split, work.context.config.both_orders()
     pack, kind = load_pack(context.config.prompts.pack), context.config.judge.kind
     judged = context.store.value("SELECT count(*) FROM judgment WHERE split = ?", [split])
-    async with serve(context, role="judge", stage=work.stage) as client:
+    async with serve(context, "judge", work.stage, gpus=work.shared.judge) as client:
         if calibration:
             await calibration.judge(client)
         tally = Tally(context.progress, client, "judgments", judged, work.answers * (1 + both))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from localism import weights
 from localism.errors import LocalismError, MachineError, StageError
+from localism.gpus import find_gpus
 from localism.offline import child_environment
 from localism.training import beats, launch, machines
-from localism.training.gpus import find_gpus
 from localism.training.job import Job
 from localism.training.machines import POLL_SECONDS, Call, Place, SignIn
 

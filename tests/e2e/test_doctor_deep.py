@@ -6,10 +6,10 @@ import subprocess
 import pytest
 from pipeline import command
 
-from localism.doctor.memory import needed
 from localism.models_toml import load
 from localism.paths import embedded
 from localism.prompting.packs import packaged
+from localism.serving.memory import needed
 
 SIZE = re.compile(r"KV cache size: ([\d,]+) tokens")
 GIVEN = 2**30  # of cache, to models as small as these (serving/engine.py)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from localism.training.gpus import find_gpus
+from localism.gpus import find_gpus
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "gpu_train.py"
 

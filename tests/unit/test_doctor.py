@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from localism.cli.main import cli
-from localism.doctor import files, findings, machine, memory
+from localism.doctor import files, findings, machine
 from localism.doctor.examine import examine
+from localism.gpus import Gpus
 from localism.models_toml import validate
 from localism.paths import embedded
-from localism.training.gpus import Gpus
+from localism.serving import memory
 
 H100 = 80 * 2**30
 LLAMA_8B = {
@@ -259,7 +260,7 @@ def test_a_model_that_fits_has_its_room_told(tmp_path):
 
 def test_a_model_larger_than_its_gpu_is_told_how_many_it_needs(tmp_path):
     finding = on_gpus(tmp_path, 70_000_000_000)
-    assert finding.status == "fail" and "tensor_parallel = 4" in finding.fix
+    assert finding.status == "fail" and "2 GPUs of 85.9 GB" in finding.fix
     assert on_gpus(tmp_path, 69_000_000_000, number=4, tensor_parallel=4).status == "pass"
 
 

@@ -29,6 +29,7 @@ RANKS = [
         "calibration",
         "power",
         "licence_terms",
+        "gpus",
     },
     {"prompting", "store", "paths"},
     {"config", "reader"},

@@ -10,13 +10,13 @@ from click.testing import CliRunner
 from localism import reader
 from localism.cli.main import cli
 from localism.errors import UsageError
+from localism.gpus import Gpus
 from localism.models_toml import load
 from localism.planning import predict, seen, work
 from localism.planning.predict import Machine
 from localism.prompting.packs import packaged
 from localism.recipe import write_recipe
 from localism.store import Store, now
-from localism.training.gpus import Gpus
 
 CPU = Machine(Gpus(0, None), 2)
 H100 = Machine(Gpus(8, 80 * 2**30), 64)
@@ -116,11 +116,14 @@ def test_what_is_done_shows_what_it_took_and_what_would_have_been_predicted(tmp_
 
 def test_gpus_that_a_stage_keeps_busy_are_counted():
     config = config_of()
-    teacher = config.teacher.model_copy(update={"tensor_parallel": 4})
+    teacher = config.teacher.model_copy(update={"tensor_parallel": 2, "data_parallel": 2})
     config = config.model_copy(update={"teacher": teacher})
     rows = list(predict.rows(config, H100, None, None))
     generate, train = row(rows, "generate"), row(rows, "train")
     assert generate.gpu_hours == pytest.approx(4 * generate.hours)
+    # 40 dev prompts for each checkpoint fill no more than one copy of the student.
+    pick = row(rows, "pick")
+    assert pick.gpu_hours == pytest.approx(pick.hours)
     assert train.gpu_hours == pytest.approx(8 * train.hours)
     assert predict.watts(H100, None) == 8 * predict.GPU_WATTS
     assert predict.watts(CPU, None) is None and predict.watts(CPU, 90.0) == 90.0

@@ -11,6 +11,7 @@ from engines import NewContext, embedded_config
 from localism.config import Config
 from localism.context import Context
 from localism.errors import ConfigError, MachineError, StageError
+from localism.gpus import Gpus
 from localism.paths import embedded
 from localism.stages import train, train_plan
 from localism.stages.pick_keep import discard
@@ -27,7 +28,6 @@ from localism.stages.train_plan import (
     shape_of,
     state_bytes,
 )
-from localism.training.gpus import Gpus, find_gpus
 from localism.training.job import RESUME, Checkpoint, Job, whole_checkpoints
 from localism.training.recorder import check_loss
 from localism.training.sets import main_training
@@ -115,25 +115,6 @@ def test_a_batch_that_the_devices_cannot_share_is_refused_with_a_size_that_works
         accumulation_steps(64, 8, 16)
     assert "[train].batch = 64" in refused.value.where
     assert "micro_batch = 8" in refused.value.fix
-
-
-def test_gpus_are_counted_by_what_nvidia_smi_lists_and_what_is_visible(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 81559\necho ' 40960'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.13.0")
-    assert find_gpus({}) == Gpus(2, 40960 * 2**20)
-    assert find_gpus({"CUDA_VISIBLE_DEVICES": "1"}) == Gpus(1, 40960 * 2**20)
-    assert find_gpus({"CUDA_VISIBLE_DEVICES": ""}) == Gpus(0, None)
-    program.write_text("#!/bin/sh\necho '[N/A]'\n")
-    assert find_gpus({}) == Gpus(1, None)
-    program.write_text("#!/bin/sh\necho 'NVIDIA-SMI has failed'; exit 9\n")
-    assert find_gpus({}) == Gpus(0, None)
-    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.13.0+cpu")
-    assert find_gpus({"CUDA_VISIBLE_DEVICES": "0"}) == Gpus(0, None)
 
 
 # ---- the plan ------------------------------------------------------------------------------

@@ -1,0 +1,279 @@
+"""How a served model lies on the GPUs of a machine: from its size and theirs, before it is started.
+
+Tensor parallel: the smallest number of GPUs that the model's layers can be divided among and that
+has room, beside the weights and the engine's own needs, for the longest conversation and for
+max_num_seqs conversations of 512 tokens; or a larger one, if as many copies then leave fewer GPUs
+idle. Where no number has room for so many, the largest one.
+Data parallel: as many copies as the other GPUs hold, and no more than the work fills. A number in
+models.toml is taken as given, and refused here if it cannot work. What is derived enters no recipe
+and no fingerprint: a run may go on on another machine.
+"""
+
+from typing import NamedTuple
+
+from localism.config import Served
+from localism.errors import ConfigError, MachineError
+from localism.gpus import Gpus
+from localism.serving.memory import OVERHEAD_BYTES, Needed
+
+# An instruction and its answer, as instruction-tuned models write them. What is longer waits or is
+# computed again; with less room than this for each place of the batch, places stay empty.
+USUAL_TOKENS = 512
+# vLLM fills the vocabulary up to a multiple of this before it divides it.
+PADDING = 64
+# More tokens than any engine holds, and more GPUs than one copy is shared by.
+NO_END, MANY_GPUS = 2**62, 64
+
+
+class Placement(NamedTuple):
+    """How many GPUs an engine takes, and what for."""
+
+    tensor: int = 1
+    """GPUs that share one copy of the weights."""
+    pipeline: int = 1
+    """Such groups that a copy's layers are spread over, one after the other."""
+    data: int = 1
+    """Copies."""
+    why: str = ""
+    """In a line, for people; empty where there was nothing to decide."""
+
+    @property
+    def gpus(self) -> int:
+        """All that it takes."""
+        return self.tensor * self.pipeline * self.data
+
+    def said(self) -> str:
+        """tensor parallel 4, data parallel 2 (...)."""
+        sizes = f"tensor parallel {self.tensor}, data parallel {self.data}"
+        if self.pipeline > 1:
+            sizes += f", pipeline parallel {self.pipeline}"
+        return f"{sizes} ({self.why})" if self.why else sizes
+
+
+def place(
+    need: Needed, section: Served, gpus: Gpus, table: str, conversations: int | None = None
+) -> Placement:
+    """Where a model goes. `table`: its table of models.toml; `conversations`: how much work waits.
+
+    Raises ConfigError for a given size that the model's layers cannot be divided by, MachineError
+    for too few or too small GPUs; both name a size that works, where one does.
+    """
+    if not gpus.number:
+        why = "nvidia-smi lists no GPU"
+        return Placement(section.tensor_parallel or 1, 1, section.data_parallel or 1, why)
+    room = Room(need, section, gpus)
+    tensor, why = _tensor(room, table)
+    copies, why_copies = _copies(room, tensor, table, conversations)
+    return Placement(tensor, 1, copies, f"{why}; {why_copies}" if why_copies else why)
+
+
+class Room:
+    """What one model leaves of the GPUs' memory, by the number of GPUs that share a copy."""
+
+    def __init__(self, need: Needed, section: Served, gpus: Gpus) -> None:
+        self.need, self.section, self.gpus = need, section, gpus
+
+    @property
+    def usable(self) -> int | None:
+        """Bytes of a GPU for weights and cache; None where its memory is not known."""
+        if self.gpus.memory is None:
+            return None
+        return int(self.section.gpu_memory_utilization * self.gpus.memory) - OVERHEAD_BYTES
+
+    def tokens(self, tensor: int) -> int | None:
+        """Of cache in a copy; below 0 where not even the weights fit, None where not known."""
+        if self.usable is None:
+            return None
+        left = self.usable - self.need.weights / tensor
+        if left < 0:
+            return -1
+        # Heads that are fewer than the GPUs are kept several times.
+        shared = min(tensor, self.need.layers.kv_heads or tensor)
+        return int(left * shared / self.need.a_token) if self.need.a_token else NO_END
+
+    def fits(self, tensor: int) -> bool:
+        """Weights and the longest conversation."""
+        tokens = self.tokens(tensor)
+        return tokens is None or tokens >= self.need.longest
+
+    def is_ample(self, tensor: int) -> bool:
+        """The whole batch of usual conversations too."""
+        tokens = self.tokens(tensor)
+        wanted = USUAL_TOKENS * self.section.max_num_seqs
+        return tokens is not None and tokens >= max(wanted, self.need.longest)
+
+    def at_once(self, tensor: int) -> int:
+        """Usual conversations that a copy decodes at once."""
+        tokens = self.tokens(tensor)
+        most = self.section.max_num_seqs
+        return most if tokens is None else max(1, min(most, tokens // USUAL_TOKENS))
+
+    def sizes(self, most: int) -> list[int]:
+        """Numbers of GPUs, up to `most`, that the layers can be divided among."""
+        return [size for size in range(1, most + 1) if not stands_against(self.need, size)]
+
+
+def stands_against(need: Needed, tensor: int, copies: int = 1) -> str:
+    """Why a model cannot be divided so, by what vLLM 0.32 checks; empty when it can.
+
+    Experts are divided over the GPUs of all copies.
+    """
+    layers = need.layers
+    if layers.heads % tensor:
+        return f"its {layers.heads} attention heads cannot be divided by {tensor}"
+    heads = layers.kv_heads
+    if heads and heads % tensor and tensor % heads:
+        return f"its {heads} key and value heads cannot be shared by {tensor} GPUs"
+    if -(-layers.vocabulary // PADDING) * PADDING % tensor:
+        return f"its vocabulary of {layers.vocabulary:,} cannot be divided by {tensor}"
+    split = [(width, tensor) for width in layers.widths]
+    if layers.expert_width:
+        split.append((layers.expert_width, tensor * copies))
+    for width, parts in split:
+        if width % parts:
+            return f"layers of {width:,} cannot be divided by {parts}"
+    return _against_scales(need, tensor, split)
+
+
+def _against_scales(need: Needed, tensor: int, split: list[tuple[int, int]]) -> str:
+    """Quantised weights have a scale for so many numbers, which all have to lie on one GPU."""
+    layers = need.layers
+    split = [*split, (layers.heads * layers.head_size, tensor)]
+    kept = max(1, layers.kv_heads // tensor) * layers.head_size * tensor
+    for size, parts_of in ((layers.group, split), (layers.block, [*split, (kept, tensor)])):
+        for width, parts in parts_of:
+            if size and width and parts > 1 and (width // parts) % size:
+                return f"{width:,} / {parts} is no multiple of the {size} that share a scale"
+    return ""
+
+
+# ---- the size of a copy --------------------------------------------------------------------
+
+
+def _tensor(room: Room, table: str) -> tuple[int, str]:
+    given, copies = room.section.tensor_parallel, room.section.data_parallel or 1
+    most = room.gpus.number // copies
+    _check_number(room, (given or 1) * copies, table)
+    if given:
+        _check_given(room, given, most, table)
+        return given, _told(room, given, "as models.toml says")
+    sizes = room.sizes(most)
+    if room.usable is None:
+        return sizes[-1], "nvidia-smi does not say how much memory the GPUs have"
+    ample = [size for size in sizes if room.is_ample(size)]
+    if ample:
+        # The smallest, or what leaves no GPU idle with as many copies.
+        copies = most // ample[0]
+        size = max(size for size in ample if most // size == copies)
+        return size, _told(
+            room, size, "one GPU has room" if size == 1 else _why_several(room, size)
+        )
+    fitting = [size for size in sizes if room.fits(size)]
+    if not fitting and not room.section.engine_arguments:
+        raise _too_small(room, sizes[-1], table)
+    size = max(fitting or sizes)
+    return size, _told(room, size, "the most there are")
+
+
+def _why_several(room: Room, size: int) -> str:
+    """What one GPU fewer, as far as the layers allow it, would lack."""
+    smaller = room.sizes(size - 1)[-1]
+    on = f"{smaller} GPU{'s' if smaller > 1 else ''}"
+    tokens = room.tokens(smaller)
+    if room.is_ample(smaller):
+        return "all GPUs in use"
+    if tokens is None or tokens < 0:
+        return f"the weights do not fit on {on}"
+    if not room.fits(smaller):
+        return f"{on} would not hold the longest conversation"
+    return f"{on} would hold {tokens // USUAL_TOKENS} usual conversations at once"
+
+
+def _told(room: Room, size: int, said: str) -> str:
+    """the smallest with room: weights 35.3 of 74.1 GB usable on each, 475,231 tokens of cache."""
+    tokens = room.tokens(size)
+    if room.usable is None or tokens is None:
+        return said
+    each = f"weights {_gigabytes(room.need.weights / size)} of the {_gigabytes(room.usable)} usable"
+    cache = "" if tokens == NO_END else f", cache for {max(0, tokens):,} tokens"
+    return f"{said}: {each} on each GPU{cache}"
+
+
+def _check_number(room: Room, wanted: int, table: str) -> None:
+    if wanted <= room.gpus.number:
+        return
+    raise MachineError(
+        f"the engine is to have {wanted} GPUs, and there are {room.gpus.number}",
+        where=f"models.toml [{table}].tensor_parallel, data_parallel",
+        fix="leave both away: they are then derived from memory",
+    )
+
+
+def _check_given(room: Room, given: int, most: int, table: str) -> None:
+    against = stands_against(room.need, given)
+    where = f"models.toml [{table}].tensor_parallel = {given}"
+    working = [size for size in room.sizes(most) if room.fits(size)]
+    sizes = f"tensor_parallel = {working[0]}, or leave it away" if working else ""
+    if against:
+        fix = sizes or "leave it away"
+        raise ConfigError(f"the model does not suit this size: {against}", where=where, fix=fix)
+    # Further arguments may quantise the weights or the cache.
+    if not room.fits(given) and not room.section.engine_arguments:
+        raise _too_small(room, given, table, sizes)
+
+
+def _too_small(room: Room, tensor: int, table: str, sizes: str = "") -> MachineError:
+    need, usable, tokens = room.need, room.usable, room.tokens(tensor)
+    assert usable is not None and tokens is not None
+    on = f"{tensor} GPU{'s' if tensor > 1 else ''}"
+    where = (
+        f"models.toml [{table}]: weights {_gigabytes(need.weights)}, one conversation of "
+        f"{need.longest:,} tokens {_gigabytes(need.conversation)}; usable on each GPU "
+        f"{_gigabytes(usable)} of {_gigabytes(room.gpus.memory or 0)}"
+    )
+    if tokens < 0:
+        fix = sizes or f"{_enough(room)}, a smaller model, or quantised weights"
+        return MachineError(f"the weights do not fit on {on}", where=where, fix=fix)
+    shorter = f"[{table}].max_model_len = {tokens // 256 * 256 or tokens}"
+    return MachineError(
+        f"the longest conversation does not fit beside the weights on {on}",
+        where=where,
+        fix=f"{sizes or _enough(room)}; or {shorter} or less",
+    )
+
+
+def _enough(room: Room) -> str:
+    """4 GPUs of 85.9 GB."""
+    enough = next((size for size in room.sizes(MANY_GPUS) if room.fits(size)), None)
+    alike = f"GPUs of {_gigabytes(room.gpus.memory or 0)}"
+    return f"{enough} {alike}" if enough else f"larger GPUs than {alike[8:]}"
+
+
+# ---- copies --------------------------------------------------------------------------------
+
+
+def _copies(room: Room, tensor: int, table: str, conversations: int | None) -> tuple[int, str]:
+    given, most = room.section.data_parallel, room.gpus.number // tensor
+    if given:
+        against = stands_against(room.need, tensor, given)
+        if against:
+            raise ConfigError(
+                f"the experts cannot be divided over {given} copies: {against}",
+                where=f"models.toml [{table}].data_parallel = {given}",
+                fix="leave it away",
+            )
+        return given, f"{given} copies as models.toml says" if given > 1 else ""
+    possible = [n for n in range(1, most + 1) if not stands_against(room.need, tensor, n)]
+    copies = possible[-1]
+    if conversations is None or copies == 1:
+        return copies, ""
+    # A batch that isn't full takes nearly as long as a full one, for both read all the weights.
+    filled = -(-conversations // room.at_once(tensor))
+    if filled < copies:
+        fewer = max(n for n in possible if n <= max(1, filled))
+        return fewer, f"{conversations:,} conversations fill no more copies"
+    return copies, ""
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB"
