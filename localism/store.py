@@ -15,17 +15,27 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from localism.errors import StageError
 from localism.records import stable_id
 
+if TYPE_CHECKING:
+    import numpy
+
 SCHEMA = Path(__file__).parent / "schema.sql"
 LOCK_SECONDS = 5.0
 FLUSH_SECONDS = 1.0
 FLUSH_ROWS = 5000
+# A run shares its machine with engines and trainers. What DuckDB may take is a share of the memory
+# (its own default is 80%) and not a number, since indexes of millions of rows have to fit.
+MEMORY_LIMIT = "25%"
+# Pages that were written stay in DuckDB's cache until it is full, though nobody reads them again
+# and the system caches the file as well: a million turns are a gigabyte. More than this is let go.
+CACHE_BYTES = 128 << 20
+LET_GO_SECONDS = 30.0
 # The corpus touches no file but its own, whatever SQL reaches it, and fetches no extension.
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -34,7 +44,9 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     # In DuckDB 2.0 it sorts a sum in the bits that its guess of a filter's outcome wants: 171,302
     # came back as 40,230 (ORDER BY beside sum() and a scalar subquery in WHERE).
     "disabled_optimizers": "compressed_materialization",
+    "memory_limit": MEMORY_LIMIT,
 }
+_MEMORY = "SELECT tag, memory_usage_bytes FROM duckdb_memory()"
 
 Row = dict[str, Any]
 
@@ -62,7 +74,9 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            return duckdb.connect(str(path), config=SETTINGS)
+            return duckdb.connect(
+                str(path), config={**SETTINGS, "allowed_configs": ["memory_limit"]}
+            )
         except duckdb.IOException as locked:
             if damage := not_a_corpus(path, locked):
                 raise damage from None
@@ -167,6 +181,13 @@ class Store:
         rows = self.query(sql, parameters)
         return next(iter(rows[0].values())) if rows else None
 
+    def numbers(self, sql: str, parameters: list[Any] | None = None) -> "numpy.ndarray[Any, Any]":
+        """A query's one column as an array: for millions, of which rows would take gigabytes."""
+        with self._lock:
+            self.flush()
+            (column,) = self._run(sql, parameters).fetchnumpy().values()
+            return column
+
     def execute(self, sql: str, parameters: list[Any] | None = None) -> None:
         """One writing statement, in a transaction of its own, after what was added before."""
         with self._lock:
@@ -241,10 +262,29 @@ class Store:
             f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) SELECT * FROM batch"
         )
 
+    def let_go_of_memory(self) -> None:
+        """Shrink DuckDB's cache to CACHE_BYTES and free what it keeps for later."""
+        with self._lock:
+            used = dict(self._connection.execute(_MEMORY).fetchall())
+            used.pop("BASE_TABLE", 0)
+            kept = sum(used.pop(tag, 0) for tag in ("ART_INDEX", "IN_MEMORY_TABLE", "METADATA"))
+            if self._in_transaction or any(used.values()):
+                return
+            try:
+                # A limit of what is left: there is no other way to ask for it.
+                self._connection.execute(f"SET memory_limit = '{kept + CACHE_BYTES}B'")
+            except duckdb.OutOfMemoryException:
+                pass  # some pages are in use at this moment
+            self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+
     def _flush_often(self) -> None:
+        looked = time.monotonic()
         while not self._closing.wait(FLUSH_SECONDS):
             try:
                 self.flush()
+                if time.monotonic() - looked > LET_GO_SECONDS:
+                    self.let_go_of_memory()
+                    looked = time.monotonic()
             except BaseException as broken:  # shown to the writer at its next add
                 self._broken = broken
                 return

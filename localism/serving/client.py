@@ -20,6 +20,7 @@ from localism.serving import swap
 from localism.serving.crew import Crew, beside
 from localism.serving.endpoints import Endpoints
 from localism.serving.engine import Engine
+from localism.serving.known import KnownTurns
 from localism.serving.labels import Labels
 from localism.serving.load import LOOK_SECONDS, Limit
 from localism.serving.retries import RequestFailed, retried
@@ -58,7 +59,6 @@ class Client:
         """Of the weights that answer now; part of every turn's id."""
         self.stop_token_ids: list[int] = []
         """Ends of a reply beside those that the engine knows; see swap."""
-        self._known: set[str] = set()
         self._asking: dict[str, asyncio.Event] = {}
         self._labels = Labels(self._tokenize, role, f"prompt pack {self._pack}: labels")
         self.use_fingerprint(fingerprint)
@@ -66,10 +66,7 @@ class Client:
     def use_fingerprint(self, fingerprint: str) -> None:
         """From now on these weights answer; load which of their turns the ledger has."""
         self.model_fingerprint = fingerprint
-        rows = self._store.query(
-            "SELECT turn_id FROM turn WHERE model_fingerprint = ?", [fingerprint]
-        )
-        self._known = {row["turn_id"] for row in rows}
+        self._known = KnownTurns(self._store, fingerprint)
 
     @property
     def in_flight(self) -> int:
@@ -333,8 +330,8 @@ class Client:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
-            "extra_body": extra,
             **named,
+            **extra,
         }
 
         async def send(patience_factor: float) -> "tuple[ChatCompletion, float]":

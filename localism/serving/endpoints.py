@@ -69,6 +69,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._recent: deque[Finished] = deque(maxlen=4096)
+        self._rate, self._rate_at = 0.0, -math.inf
         self.finished = 0
         """Requests answered so far."""
 
@@ -88,8 +89,13 @@ class Pace:
         return SILENCE_SECONDS + tokens * per_token
 
     def tokens_per_second(self) -> float:
-        """Tokens of replies over the last half minute."""
+        """Tokens of replies a second, over the last half minute; computed once a second."""
         now = time.monotonic()
+        if now - self._rate_at >= 1:
+            self._rate, self._rate_at = self._recent_rate(now), now
+        return self._rate
+
+    def _recent_rate(self, now: float) -> float:
         recent = [f for f in self._recent if now - f.at < RATE_WINDOW_SECONDS]
         if not recent:
             return 0.0
@@ -341,7 +347,7 @@ async def _answer(
     endpoint: Endpoint, body: dict[str, Any], patience: Callable[[], float]
 ) -> "ChatCompletion":
     """The reply; TimeoutError when the endpoint answered nothing at all for patience() seconds."""
-    call = asyncio.ensure_future(endpoint.api.chat.completions.create(**body))
+    call = asyncio.ensure_future(endpoint.complete(body))
     sent = time.monotonic()
     remaining = SILENCE_SECONDS
     try:
