@@ -159,6 +159,17 @@ class Lengths:
         """Turns that no conversation has finished, and some will come to: counted like the mean of
         the others."""
 
+    def calls(self) -> float:
+        """Expected of a whole conversation: each turn by how often it was taken where it is known.
+
+        One that nobody came to counts whole.
+        """
+        written = self._written() > 0
+        known, taken = self._known | self._due, written | self._due
+        shares = [taken[known[:, turn], turn].mean() if known[:, turn].any() else 1.0
+                  for turn in range(len(self._turns))]  # fmt: skip
+        return float(sum(shares))
+
     def turn_means(self, amount: Amount) -> dict[str, float]:
         """Expected of each turn in a conversation, those that skip it included."""
         filled = self._filled(self._amounts(amount), self._written(), None)

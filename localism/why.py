@@ -50,13 +50,12 @@ def _skills(folder: Path, mix_id: str) -> list[str]:
 
 
 def _turns(folder: Path, turn_id: str | None) -> list[str]:
-    rows = _read(
-        folder,
-        "WITH RECURSIVE chain AS (SELECT *, 0 AS back FROM turn "
-        f"WHERE turn_id = '{turn_id}' UNION ALL "
-        "SELECT t.*, back + 1 FROM turn t JOIN chain ON t.turn_id = chain.parent_id) "
-        "SELECT * FROM chain ORDER BY back DESC",
-    )
+    rows: list[dict[str, Any]] = []
+    while turn_id:
+        # One by one: each is found by its key, where a recursive query reads all turns each time.
+        found = _read(folder, f"SELECT * FROM turn WHERE turn_id = '{turn_id}'")
+        rows = [*found, *rows]
+        turn_id = found[0]["parent_id"] if found else None
     lines = []
     for row in rows:
         lines += [

@@ -154,12 +154,26 @@ def _work(
                     for seed in seeds or (None,)
                 ]
                 outcome = run.run_trainings(context, stages[0], trainings)
+            elif len(wanted) > 1:
+                outcome = _whole_run(context, wanted)
             else:
                 outcome = run.run_stages(context, wanted)
         if not outcome.worked:
             progress.say("nothing to do: done earlier")
         if stages is None:
             click.echo(folder / "report.html")
+
+
+def _whole_run(context: Any, stages: Sequence[str]) -> Any:
+    """Do the stages of run-all; what they should take is noted before, and compared at the end."""
+    from localism import run
+    from localism.planning import noted
+
+    noted.note(context)
+    outcome = run.run_stages(context, stages)
+    if outcome.worked and stages[-1] == STAGES[-1] and (line := noted.check(context)):
+        context.progress.say(line)
+    return outcome
 
 
 @click.command(

@@ -1,21 +1,32 @@
-"""Hours, tokens, energy and disk of a run, stage by stage, each with what the figure rests on.
+"""Hours and tokens of a run, stage by stage, each with what the figure rests on.
 
-A stage that is done shows what it took, and beside it what would have been predicted. What lies
-ahead is scaled from an earlier run, unit by unit; its seconds hold for the same models on the same
-machine, and are scaled by parameters where another model takes its place. Without an earlier run
-calls and tokens are counted from the recipe, and seconds follow from an assumed use of the
-hardware: take these as good to a factor of three, and run `localism generate --calibrate`.
+A stage that is done shows what it took, and beside it what was predicted. What lies ahead rests on
+the best that there is:
+
+- a trial of stage generate (`--calibrate`): its rate for generate, with the interval of the trial;
+- an earlier run: unit by unit; its seconds hold for the same models on the same machine, and are
+  scaled by parameters where another model takes its place;
+- a trial, for other stages that ask a model: calls and tokens are counted from the recipe, and go
+  at the trial's pace, by parameters;
+- nothing: calls and tokens are counted from the recipe, and seconds follow from an assumed use of
+  the hardware (planning/hardware.py). Take these as good to a factor of three or four.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from localism import weights
-from localism.config import Config, Served
-from localism.errors import LocalismError
-from localism.gpus import Gpus
-from localism.paths import embedded
-from localism.planning.seen import Seen, StageTook
+from localism.config import Config
+from localism.planning.hardware import (
+    Machine,
+    busy_gpus,
+    call_seconds,
+    call_work,
+    parameters,
+    role_of,
+    start_seconds,
+    train_seconds,
+)
+from localism.planning.seen import Calibrated, Seen, StageTook
 from localism.planning.work import (
     UNITS,
     assumed_calls,
@@ -24,18 +35,6 @@ from localism.planning.work import (
     assumed_prompt,
     units,
 )
-from localism.serving.memory import needed
-from localism.serving.placement import Placement, place
-from localism.stages.train_plan import derive_epochs, weight_bytes
-
-# Model floating-point operations that are done a second, of what a card could: an H100 in bf16 and
-# a core of a CPU in float32; the shares are those of well-filled batches.
-GPU_FLOPS, CPU_FLOPS = 0.9e15, 5e10
-DECODE_SHARE, TRAIN_SHARE = 0.15, 0.35
-ENGINE_START_SECONDS = {True: 120.0, False: 25.0}
-CORPUS_BYTES_A_CALL = 6_000
-GPU_WATTS = 700.0
-ROLE = {"extract": "teacher", "generate": "teacher", "curate": "judge"}
 
 
 @dataclass(frozen=True)
@@ -54,156 +53,150 @@ class Row:
     """Sent."""
     output_tokens: float
     """Written."""
-    hours: float
-    """Wall time."""
-    gpu_hours: float
-    """Hours times the GPUs that work."""
+    hours: float | None
+    """Wall time; None: nothing says how large the model is that answers."""
+    gpu_hours: float | None
+    """Hours times the GPUs of this machine that work."""
     basis: str
-    """done, the run that it was scaled from, or assumed."""
+    """done, calibrated, the run that it was scaled from, or assumed."""
+    low_hours: float | None = None
+    """95% interval of a calibrated figure, from the spread of lengths alone."""
+    high_hours: float | None = None
     predicted_hours: float | None = None
-    """Of a stage that is done: what would have been predicted."""
+    """Of a stage that is done: what was predicted before it began, else what would have been."""
+    predicted_basis: str | None = None
+    """What that rested on."""
 
 
-@dataclass(frozen=True)
-class Machine:
-    """What the run has to work with."""
-
-    gpus: Gpus
-    """Those of this machine."""
-    cores: int
-    """Of the CPU."""
-
-    def flops(self) -> float:
-        """Of all GPUs, or of the CPU."""
-        return self.gpus.number * GPU_FLOPS if self.gpus.number else self.cores * CPU_FLOPS
-
-
-def rows(config: Config, machine: Machine, own: Seen | None, like: Seen | None) -> Iterator[Row]:
+def rows(
+    config: Config,
+    machine: Machine,
+    own: Seen | None,
+    like: Seen | None,
+    trial: Calibrated | None = None,
+) -> Iterator[Row]:
     """A row for each stage that asks a model or trains one.
 
-    own: this run as far as it is; like: an earlier run to scale from.
+    own: this run as far as it is; like: an earlier run to scale from; trial: of this configuration,
+    where it is not own's.
     """
+    trial = trial or (own.calibrated if own else None)
     for stage in UNITS:
-        ahead = _ahead(config, machine, stage, like)
+        ahead = _ahead(config, machine, stage, like, trial)
         took = own.took.get(stage) if own else None
         if took is None:
             yield ahead
-        else:
-            yield _row(config, machine, stage, took, "done", predicted=ahead.hours)
+            continue
+        # What was noted is what was seen; with a run that is named, its prediction is asked for.
+        predicted, basis = ahead.hours, ahead.basis
+        if took.predicted is not None and like is None:
+            predicted, basis = took.predicted / 3600, took.basis or ""
+        done = _row(config, machine, stage, took, "done")
+        yield replace(done, predicted_hours=predicted, predicted_basis=basis)
 
 
-def _ahead(config: Config, machine: Machine, stage: str, like: Seen | None) -> Row:
-    each = like.each(stage) if like else None
-    if like and each:
-        count, factor = units(config)[stage], _factor(config, like.config, stage)
-        took = StageTook(
-            each.seconds * count * factor,
-            each.calls * count,
-            each.prompt_tokens * count,
-            each.completion_tokens * count,
-        )
-        said = f"run {like.name}" + (
-            f", seconds x {factor:.2g} by parameters" if factor != 1 else ""
-        )
-        return _row(config, machine, stage, took, said)
-    return _row(config, machine, stage, _assumed(config, machine, stage), "assumed")
-
-
-def _row(
-    config: Config,
-    machine: Machine,
-    stage: str,
-    took: StageTook,
-    basis: str,
-    predicted: float | None = None,
+def _ahead(
+    config: Config, machine: Machine, stage: str, like: Seen | None, trial: Calibrated | None
 ) -> Row:
-    hours = took.seconds / 3600
-    gpus = _gpus(config, machine, stage)
+    if trial and stage == "generate":
+        return _calibrated(config, machine, trial)
+    if like and (each := like.each(stage)):
+        return _scaled(config, machine, stage, like, each)
+    trial = trial or (like.calibrated if like else None)
+    if trial and stage == "generate":
+        return _calibrated(config, machine, trial)
+    took = _counted(config, stage)
+    if trial and took.calls and (seconds := _at_pace(config, machine, stage, took, trial)):
+        took = replace(took, seconds=seconds)
+        return _row(config, machine, stage, took, "calibrated, by parameters")
+    seconds = _assumed_seconds(config, machine, stage, took)
+    return _row(config, machine, stage, replace(took, seconds=seconds), "assumed")
+
+
+def _row(config: Config, machine: Machine, stage: str, took: StageTook, basis: str) -> Row:
+    hours = None if took.seconds is None else took.seconds / 3600
+    gpu_hours = None if hours is None else hours * busy_gpus(config, machine, stage)
     return Row(
         stage, units(config)[stage], UNITS[stage], took.calls, took.prompt_tokens,
-        took.completion_tokens, hours, hours * gpus, basis, predicted,
+        took.completion_tokens, hours, gpu_hours, basis,
     )  # fmt: skip
 
 
-def _gpus(config: Config, machine: Machine, stage: str) -> int:
-    """GPUs that a stage keeps busy."""
-    if not machine.gpus.number or stage == "train":
-        return machine.gpus.number
-    return placement(config, machine.gpus, ROLE.get(stage, "student"), _at_once(config, stage)).gpus
+# ---- from an earlier run -------------------------------------------------------------------
 
 
-def _at_once(config: Config, stage: str) -> int | None:
-    """Conversations that a stage's engine is given together, where they may be few."""
-    return {"pick": config.mix.dev, "evaluate": config.mix.test}.get(stage)
-
-
-def placement(config: Config, gpus: Gpus, role: str, conversations: int | None) -> Placement:
-    """Where a role's engine will lie; ConfigError, MachineError where it can't.
-
-    Behind endpoints nobody knows: one GPU is counted.
-    """
-    section = config.served(role)
-    if not section.path:
-        return Placement()
-    return place(needed(embedded(section.path), section), section, gpus, role, conversations)
-
-
-# ---- scaled from a run ---------------------------------------------------------------------
+def _scaled(config: Config, machine: Machine, stage: str, like: Seen, each: StageTook) -> Row:
+    count, factor = units(config)[stage], _factor(config, like.config, stage)
+    took = StageTook(
+        None if each.seconds is None else each.seconds * count * factor,
+        each.calls * count,
+        each.prompt_tokens * count,
+        each.completion_tokens * count,
+    )
+    said = f"run {like.name}" + (f", seconds x {factor:.2g} by parameters" if factor != 1 else "")
+    return _row(config, machine, stage, took, said)
 
 
 def _factor(config: Config, other: Config, stage: str) -> float:
     """How much longer a token takes here, by the parameters of the models that write it."""
-    role = ROLE.get(stage, "student")
-    here, there = _parameters(config.served(role)), _parameters(other.served(role))
+    here, there = parameters(role_of(config, stage)), parameters(role_of(other, stage))
     return here / there if here and there else 1.0
 
 
-def _parameters(section: Served) -> int | None:
-    try:
-        return weights.parameter_count(embedded(section.path)) if section.path else None
-    except (LocalismError, OSError):
-        return None
+# ---- from a trial --------------------------------------------------------------------------
 
 
-# ---- assumed -------------------------------------------------------------------------------
-
-
-def _assumed(config: Config, machine: Machine, stage: str) -> StageTook:
-    count = units(config)[stage]
-    if stage == "train":
-        parameters = _parameters(config.student) or 0
-        operations = 6 * parameters * count * assumed_example(config)
-        return StageTook(operations / (TRAIN_SHARE * machine.flops()), 0, 0, 0)
-    calls, output = assumed_calls(config)[stage] * count, assumed_output(config)[stage] * count
-    sent = calls * assumed_prompt(config)
-    parameters = _parameters(config.served(ROLE.get(stage, "student"))) or 0
-    gpus = _gpus(config, machine, stage)
-    flops = gpus * GPU_FLOPS if gpus else machine.flops()
-    # Prompts are read many tokens at once, at about the share of a training step.
-    seconds = 2 * parameters * (output / (DECODE_SHARE * flops) + sent / (TRAIN_SHARE * flops))
-    starts = 2 if stage in ("pick", "evaluate") else 1
-    return StageTook(
-        seconds + starts * ENGINE_START_SECONDS[bool(gpus)] if calls else 0.0, calls, sent, output
+def _calibrated(config: Config, machine: Machine, trial: Calibrated) -> Row:
+    """Stage generate, at the rate that was measured."""
+    count = units(config)["generate"]
+    factor = _factor(config, trial.config, "generate")
+    writing = trial.completion_tokens * count / trial.tokens_per_second + trial.end_seconds
+    start = start_seconds(config, machine, "generate", trial.start_seconds)
+    took = StageTook(
+        writing * factor + start,
+        trial.calls * count,
+        trial.prompt_tokens * count,
+        trial.completion_tokens * count,
     )
+    low, high = ((writing * factor * share + start) / 3600 for share in trial.spread)
+    row = _row(config, machine, "generate", took, "calibrated")
+    return replace(row, low_hours=low, high_hours=high)
 
 
-# ---- disk and energy -----------------------------------------------------------------------
+def _at_pace(
+    config: Config, machine: Machine, stage: str, took: StageTook, trial: Calibrated
+) -> float | None:
+    """Seconds of a stage whose model does as much a second as the trial's did, on as many GPUs."""
+    ours, theirs = role_of(config, stage), trial.config.teacher
+    sizes = parameters(ours), parameters(theirs)
+    if None in sizes and (ours.path, ours.endpoints) != (theirs.path, theirs.endpoints):
+        return None
+    larger = (sizes[0] or 1) / (sizes[1] or 1)
+    one = trial.completion_tokens / trial.tokens_per_second  # seconds of an example
+    per_work = one / call_work(trial.prompt_tokens, trial.completion_tokens)
+    fewer = max(1, busy_gpus(trial.config, machine, "generate")) / max(
+        1, busy_gpus(config, machine, stage)
+    )
+    work = call_work(took.prompt_tokens, took.completion_tokens)
+    start = start_seconds(config, machine, stage, trial.start_seconds)
+    return work * per_work * larger * fewer + start
 
 
-def disk_bytes(config: Config, total_calls: float, like: Seen | None) -> float:
-    """Of checkpoints with the trainer's states, and of the corpus."""
-    parameters = _parameters(config.student) or 0
-    epochs = derive_epochs(config.train, config.mix.train)[0]
-    kept = epochs if config.train.keep == "all" else 1
-    stored = weight_bytes("float32" if config.student.dtype == "float32" else "bfloat16")
-    a_call = CORPUS_BYTES_A_CALL
-    if like and (calls := sum(took.calls for took in like.took.values())):
-        a_call = int(like.corpus_bytes / calls)
-    return parameters * (max(kept, min(epochs, 2)) * stored + 12) + total_calls * a_call
+# ---- from the recipe alone -----------------------------------------------------------------
 
 
-def watts(machine: Machine, given: float | None) -> float | None:
-    """Of the whole machine: as given, else 700 for each GPU; None on a CPU that nobody measured."""
-    if given is not None:
-        return given
-    return machine.gpus.number * GPU_WATTS or None
+def _counted(config: Config, stage: str) -> StageTook:
+    """Calls and tokens, without seconds."""
+    count = units(config)[stage]
+    calls = assumed_calls(config)[stage] * count
+    written = assumed_output(config)[stage] * count
+    return StageTook(None, calls, calls * assumed_prompt(config), written)
+
+
+def _assumed_seconds(config: Config, machine: Machine, stage: str, took: StageTook) -> float | None:
+    if stage == "train":
+        return train_seconds(config, machine, units(config)[stage] * assumed_example(config))
+    seconds = call_seconds(config, machine, stage, took.prompt_tokens, took.completion_tokens)
+    if not took.calls or seconds is None:
+        return None if took.calls else 0.0
+    return seconds + start_seconds(config, machine, stage)

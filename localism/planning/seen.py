@@ -1,64 +1,96 @@
-"""What an earlier run took for each unit of each stage: calls, tokens, seconds.
+"""What an earlier run took for each unit of each stage, and what a trial of it measured.
 
-Wall time of a stage is the time until its end, without the hours in which nobody worked on it: a
-stage that was cut off counts until the last thing that it wrote, and again from its next start.
-What came after its end, as benchmarks do, is not counted.
+Calls and tokens of a stage are those until its last end: what came after, as benchmarks do, is not
+counted.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localism import reader
+from localism import reader, stage_time
 from localism.config import Config
 from localism.errors import UsageError
 from localism.planning.work import units
+from localism.power import Power
 from localism.recipe import frozen_recipe
 
-# A gap between two finished calls of a stage that is longer than this is nobody's work.
-IDLE_SECONDS = 600
 _STAGES = f"""
-WITH own AS (
+WITH timed AS ({stage_time.STAGES}), asked AS (
+    SELECT stage, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
+           sum(completion_tokens)::BIGINT AS completion_tokens
     FROM turn ANTI JOIN event e ON e.kind = 'forked' AND turn.finished_at <= e.happened_at
-), ended AS (
-    SELECT stage, max(happened_at) AS moment FROM event WHERE kind = 'stage_finished' GROUP BY stage
-), moments AS (
-    SELECT stage, happened_at AS moment, kind = 'stage_started' AS is_start FROM event
-    WHERE stage IS NOT NULL AND kind <> 'stage_reopened'
-    UNION ALL
-    SELECT stage, finished_at, false FROM own
-), gaps AS (
-    SELECT stage, moments.is_start,
-           epoch(moments.moment - lag(moments.moment) OVER before) AS seconds
-    FROM moments JOIN ended USING (stage) WHERE moments.moment <= ended.moment
-    WINDOW before AS (PARTITION BY stage ORDER BY moments.moment)
-), worked AS (
-    SELECT stage, sum(seconds) FILTER (NOT is_start AND seconds < {IDLE_SECONDS}) AS seconds
-    FROM gaps GROUP BY stage
-), asked AS (
-    SELECT stage, count(*) AS calls, sum(prompt_tokens) AS prompt_tokens,
-           sum(completion_tokens) AS completion_tokens
-    FROM own JOIN ended USING (stage) WHERE finished_at <= moment GROUP BY stage
+    JOIN timed USING (stage) WHERE finished_at <= ended GROUP BY stage
 )
-SELECT stage, seconds, coalesce(calls, 0)::BIGINT AS calls,
-       coalesce(prompt_tokens, 0)::BIGINT AS prompt_tokens,
-       coalesce(completion_tokens, 0)::BIGINT AS completion_tokens
-FROM worked LEFT JOIN asked USING (stage)
+SELECT stage, seconds, predicted, basis, coalesce(calls, 0) AS calls,
+       coalesce(prompt_tokens, 0) AS prompt_tokens,
+       coalesce(completion_tokens, 0) AS completion_tokens
+FROM timed LEFT JOIN asked USING (stage) WHERE ended IS NOT NULL
 """
+_CALIBRATED = "SELECT detail FROM event WHERE kind = 'calibrated' ORDER BY happened_at DESC LIMIT 1"
 
 
 @dataclass(frozen=True)
 class StageTook:
     """What a finished stage took in all."""
 
-    seconds: float
-    """Of work."""
+    seconds: float | None
+    """Of work; None: not known."""
     calls: float
     """Model calls that it made."""
     prompt_tokens: float
     """Sent with them."""
     completion_tokens: float
     """Written by them."""
+    predicted: float | None = None
+    """Seconds that were noted as expected before it began."""
+    basis: str | None = None
+    """What that rested on."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a trial of stage generate measured."""
+
+    config: Config
+    """Of the run that was tried."""
+    tokens_per_second: float
+    """Completion tokens that the teacher writes when it is full."""
+    calls: float
+    """Of one example."""
+    prompt_tokens: float
+    """Sent for one example."""
+    completion_tokens: float
+    """Written for one example."""
+    end_seconds: float
+    """More at the end of a stage, when the engine runs empty."""
+    start_seconds: float
+    """Of the engine; 0 where it ran already."""
+    spread: tuple[float, float]
+    """Bounds of the 95% interval of the time, as shares of it."""
+    power: Power
+    """Of this machine, as measured or given."""
+
+
+def calibrated(config: Config, facts: dict[str, Any]) -> Calibrated | None:
+    """What generate_trial.calibrate found; None where it had nothing to try."""
+    if "trial" not in facts:
+        return None
+    each, (value, low, high) = facts["each"], facts["left"]["seconds"]
+    return Calibrated(
+        config,
+        facts["tokens_per_second"],
+        # A trial of before the calls were noted: as if no turn were ever left out.
+        facts["calls_each"] if "calls_each" in facts else len(facts["each_turn"]),
+        each["prompt_tokens"],
+        each["completion_tokens"],
+        each["seconds"] / 2,
+        facts["trial"]["engine_start_seconds"],
+        (low / value, high / value) if value else (1.0, 1.0),
+        Power(**facts["power"]),
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +105,8 @@ class Seen:
     """Finished stages."""
     corpus_bytes: int
     """Size of its corpus."""
+    calibrated: Calibrated | None
+    """Its latest trial."""
 
     def each(self, stage: str) -> StageTook | None:
         """What one unit of a stage took, as fractions; None where it was not finished."""
@@ -80,7 +114,7 @@ class Seen:
         if not took or not count:
             return None
         return StageTook(
-            took.seconds / count,
+            None if took.seconds is None else took.seconds / count,
             took.calls / count,
             took.prompt_tokens / count,
             took.completion_tokens / count,
@@ -96,9 +130,13 @@ def look(folder: Path) -> Seen:
             where=str(corpus),
             fix="name a run that has finished at least one stage",
         )
-    rows: list[dict[str, Any]] = reader.read(folder, _STAGES).as_dicts()
-    took = {
-        row.pop("stage"): StageTook(**{**row, "seconds": float(row["seconds"] or 0)})
-        for row in rows
-    }
-    return Seen(folder.name, frozen_recipe(folder), took, corpus.stat().st_size)
+    return gather(folder, frozen_recipe(folder), lambda sql: reader.read(folder, sql).as_dicts())
+
+
+def gather(folder: Path, config: Config, read: Callable[[str], list[dict[str, Any]]]) -> Seen:
+    """What the corpus of a run folder says, through a function that takes SQL."""
+    took = {row.pop("stage"): StageTook(**row) for row in read(_STAGES)}
+    trials = read(_CALIBRATED)
+    trial = calibrated(config, json.loads(trials[0]["detail"])) if trials else None
+    corpus_bytes = (folder / reader.CORPUS).stat().st_size
+    return Seen(folder.name, config, took, corpus_bytes, trial)

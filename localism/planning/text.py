@@ -6,79 +6,132 @@ from typing import Any
 
 from localism import tables
 from localism.config import Config
-from localism.planning import predict
-from localism.planning.predict import Machine, Row
+from localism.planning.hardware import disk_bytes
+from localism.planning.predict import Row
 from localism.planning.seen import Seen
+from localism.power import Power
 from localism.reader import Table
 
-COLUMNS = ("stage", "to do", "calls", "in", "out", "time", "GPU hours", "basis")
+COLUMNS = ("stage", "to do", "calls", "in", "out", "time", "GPU hours", "kWh", "basis")
 
 
 def facts(
-    config: Config, machine: Machine, rows: Sequence[Row], like: Seen | None, watts: float | None
+    config: Config, rows: Sequence[Row], like: Seen | None, power: Power, budget: float | None
 ) -> dict[str, Any]:
-    """Rows, totals, disk and energy."""
-    hours = sum(row.hours for row in rows)
-    power = predict.watts(machine, watts)
-    done = [row for row in rows if row.predicted_hours is not None]
-    taken, predicted = sum(r.hours for r in done), sum(r.predicted_hours or 0 for r in done)
+    """Rows, totals, disk and energy; how far a budget of hours goes."""
+    stages = [asdict(row) | {"kwh": _kwh(row.hours, power)} for row in rows]
+    done = [row for row in rows if row.predicted_hours and row.hours]
+    taken, predicted = sum(r.hours or 0 for r in done), sum(r.predicted_hours or 0 for r in done)
+    hours = sum(row.hours or 0 for row in rows)
     return {
-        "stages": [asdict(row) for row in rows],
+        "stages": stages,
         "hours": hours,
-        "gpu_hours": sum(row.gpu_hours for row in rows),
+        "unknown": [row.stage for row in rows if row.hours is None],
+        "gpu_hours": sum(row.gpu_hours or 0 for row in rows),
         "output_tokens": sum(row.output_tokens for row in rows),
-        "disk_bytes": predict.disk_bytes(config, sum(row.calls for row in rows), like),
-        "watts": power,
-        "kwh": None if power is None else power * hours / 1000,
+        "disk_bytes": disk_bytes(config, sum(row.calls for row in rows), like),
+        "watts": power.watts,
+        "watts_source": power.source,
+        "kwh": _kwh(hours, power),
         "predicted_over_taken": predicted / taken if taken else None,
+        "budget": None if budget is None else _within(rows, budget),
     }
+
+
+def _kwh(hours: float | None, power: Power) -> float | None:
+    return None if hours is None or power.watts is None else power.watts * hours / 1000
+
+
+def _within(rows: Sequence[Row], budget: float) -> dict[str, Any]:
+    """How far so many hours go from here: the stage, the share of it, and what is left then."""
+    ahead = [row for row in rows if row.predicted_basis is None]
+    found: dict[str, Any] = {"hours": budget, "stage": None, "share": 1.0}
+    left = budget
+    for row in ahead:
+        hours = row.hours or 0.0
+        if found["stage"] is None and hours > left:
+            found |= {"stage": row.stage, "share": left / hours}
+        left -= hours
+    return found | {"hours_left": max(0.0, -left)}
 
 
 def render(found: dict[str, Any]) -> str:
     """The table, the totals, and how far to trust them."""
-    rows = [Row(**row) for row in found["stages"]]
-    columns, cells = [*COLUMNS], [_cells(row) for row in rows]
+    columns, cells = [*COLUMNS], [_cells(row) for row in found["stages"]]
     if not found["gpu_hours"]:
         place = columns.index("GPU hours")
         columns.pop(place)
         for row_cells in cells:
             row_cells.pop(place)
     table = Table(columns, cells)
-    lines = [tables.aligned(table.columns, table.rows, tables.terminal_width())]
-    energy = "unknown (--watts N)" if found["kwh"] is None else f"{found['kwh']:,.2f} kWh"
-    lines.append(
+    lines = [*_totals(found), *_trust(found)]
+    return tables.aligned(table.columns, table.rows, tables.terminal_width()) + "".join(
+        tables.filled(line) + "\n" for line in lines
+    )
+
+
+def _totals(found: dict[str, Any]) -> list[str]:
+    lines = [
         f"{_hours(found['hours'])} in all, {found['gpu_hours']:,.1f} GPU hours, "
         f"{found['output_tokens']:,.0f} tokens written, {found['disk_bytes'] / 1e9:,.1f} GB of "
-        f"disk, energy {energy}\n"
-    )
-    if found["predicted_over_taken"] is not None:
+        f"disk, {found['kwh']:,.2f} kWh at {found['watts']:,.0f} W ({found['watts_source']})"
+    ]
+    if found["unknown"]:
         lines.append(
-            "in brackets: what would have been predicted for what is done, "
-            f"{found['predicted_over_taken']:.2f} of the time that it took\n"
+            f"not counted, for a model behind endpoints may be of any size: "
+            f"{', '.join(found['unknown'])}; --calibrate or --from RUN helps"
         )
-    if any(row.basis == "assumed" for row in rows):
+    if budget := found["budget"]:
+        reached = "all of it"
+        if budget["stage"]:
+            reached = f"{budget['share']:.0%} of stage {budget['stage']}; "
+            reached += f"{_hours(budget['hours_left'])} are left then"
+        lines.append(f"{_hours(budget['hours'])} from here reach {reached}")
+    return lines
+
+
+def _trust(found: dict[str, Any]) -> list[str]:
+    lines, bases = [], {row["basis"] for row in found["stages"]}
+    if found["predicted_over_taken"] is not None:
+        on = {row["predicted_basis"] for row in found["stages"]} - {None}
+        lines.append(
+            f"in brackets: what was predicted for what is done ({'; '.join(sorted(on))}), "
+            f"{found['predicted_over_taken']:.2f} of the time that it took"
+        )
+    if "calibrated" in bases:
+        lines.append(
+            "of calibrated figures the 95% interval is that of the lengths; the rate is taken as "
+            "the trial had it"
+        )
+    if "assumed" in bases:
         lines.append(
             "assumed figures are good to a factor of three or four; --from RUN scales a run of "
-            "yours, and `localism generate --calibrate` measures a minute\n"
+            "yours, and --calibrate measures a minute"
         )
-    return lines[0] + "".join(tables.filled(line) + "\n" for line in lines[1:])
+    return lines
 
 
-def _cells(row: Row) -> list[Any]:
-    predicted = row.predicted_hours
-    beside = f" ({_hours(predicted)})" if predicted is not None else ""
+def _cells(row: dict[str, Any]) -> list[Any]:
+    beside = ""
+    if row["predicted_basis"] is not None:
+        beside = f" ({_hours(row['predicted_hours'])})"
+    elif row["low_hours"] is not None:
+        beside = f" ({_hours(row['low_hours'])} to {_hours(row['high_hours'])})"
     return [
-        row.stage,
-        f"{row.units:,} {row.unit}",
-        f"{row.calls:,.0f}",
-        f"{row.prompt_tokens:,.0f}",
-        f"{row.output_tokens:,.0f}",
-        _hours(row.hours) + beside,
-        f"{row.gpu_hours:,.1f}",
-        row.basis,
+        row["stage"],
+        f"{row['units']:,} {row['unit']}",
+        f"{row['calls']:,.0f}",
+        f"{row['prompt_tokens']:,.0f}",
+        f"{row['output_tokens']:,.0f}",
+        _hours(row["hours"]) + beside,
+        "?" if row["gpu_hours"] is None else f"{row['gpu_hours']:,.1f}",
+        "?" if row["kwh"] is None else f"{row['kwh']:,.2g}",
+        row["basis"],
     ]
 
 
-def _hours(hours: float) -> str:
-    """3.2 h; below one in minutes."""
+def _hours(hours: float | None) -> str:
+    """3.2 h; below one in minutes; ? where it is not known."""
+    if hours is None:
+        return "?"
     return f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:,.1f} min"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from localism import offline
+from localism import offline, stage_time
 from localism.config import Config
 from localism.context import Context
 from localism.reporting import coverage, evaluations, examples, notices, provenance, work
@@ -30,7 +30,7 @@ def collect(context: Context) -> dict[str, Any]:
     store, config = context.store, context.config
     query = store.query
     assets = query("SELECT * FROM asset ORDER BY role, path")
-    stages, tokens = query(work.STAGES), query("SELECT * FROM tokens")
+    stages, tokens = query(stage_time.STAGES), query("SELECT * FROM tokens")
     facts = {
         **_about(store, config),
         **provenance.collect(store, config, assets),

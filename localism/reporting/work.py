@@ -6,36 +6,20 @@ from typing import Any
 from localism.config import Config
 from localism.store import Row, Store
 
-# The time of the call that finished a stage; an interrupted stage took longer in all. A stage that
-# has been started again since, as the report is while it is written, keeps its earlier figures.
-STAGES = """
-WITH finished AS (
-    SELECT stage, max(happened_at) AS at, arg_max(detail->>'summary', happened_at) AS summary
-    FROM event WHERE kind = 'stage_finished' GROUP BY stage
-)
-SELECT e.stage, any_value(f.summary) AS summary, count(*) AS calls, min(e.happened_at) AS began,
-       epoch(any_value(f.at)) - epoch(max(e.happened_at) FILTER (e.happened_at <= f.at)) AS seconds
-FROM event e LEFT JOIN finished f USING (stage)
-WHERE e.kind = 'stage_started' GROUP BY e.stage ORDER BY began
-"""
-
 # Time in which at least one call was under way: unlike the clock of a stage it leaves out loading
-# and is not disturbed by a stop. A call begins a new stretch when all before it have ended.
+# and is not disturbed by a stop. Each call counts with what no call that began before it covers.
+# (A count with FILTER over a growing window would be quadratic in DuckDB 2.0.)
 BUSY = """
 WITH mine AS (
     SELECT stage, epoch(finished_at) - seconds AS began, epoch(finished_at) AS ended
     FROM turn ANTI JOIN event e ON e.kind = 'forked' AND turn.finished_at <= e.happened_at
-), marked AS (
-    SELECT *, began > max(ended) OVER (
+), covering AS (
+    SELECT *, max(ended) OVER (
         PARTITION BY stage ORDER BY began, ended ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ) AS is_new FROM mine
-), stretched AS (
-    SELECT *, count(*) FILTER (is_new) OVER (
-        PARTITION BY stage ORDER BY began, ended ROWS UNBOUNDED PRECEDING) AS stretch FROM marked
-), stretches AS (
-    SELECT stage, max(ended) - min(began) AS seconds FROM stretched GROUP BY stage, stretch
+    ) AS covered FROM mine
 )
-SELECT stage, sum(seconds) AS seconds FROM stretches GROUP BY stage
+SELECT stage, sum(ended - greatest(began, covered)) AS seconds
+FROM covering WHERE covered IS NULL OR ended > covered GROUP BY stage
 """
 
 # A training's last step knows all its tokens; its rate is that of the step.
@@ -109,7 +93,9 @@ def _cost(
     return {
         "stage": name,
         "seconds": stage["seconds"] if stage and stage["summary"] else None,
-        "interrupted": bool(stage and stage["calls"] > 1),
+        "predicted": stage["predicted"] if stage and stage["summary"] else None,
+        "basis": stage["basis"] if stage else None,
+        "interrupted": bool(stage and stage["tries"] > 1),
         "summary": (stage["summary"] or "").partition("\n")[0] if stage else "",
         "calls": sum(row["calls"] for row in calls) if calls else None,
         "prompt_tokens": sum(row["prompt_tokens"] for row in calls) if calls else None,

@@ -7,6 +7,7 @@ Alone: localism generate --calibrate --run NAME
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from localism import egress
 from localism.calibration import Amount, Forecast, Lengths, Range, Steady, Trial, steady_part
 from localism.context import Context
+from localism.embedded.world import QUERY_TYPES, TOPICS
 from localism.errors import OutOfTime, StageError
 from localism.power import Meter, Power
 from localism.progress import duration
@@ -22,11 +24,13 @@ from localism.records import STAGES, Mix
 from localism.serving.client import Client
 from localism.serving.crew import beside
 from localism.serving.server import serve
+from localism.stages import mix
 from localism.stages.generate import Writer, in_order, outcome, unwritten
 from localism.stages.mix import load_mixes
 
 JOULES_PER_KWH = 3.6e6
 NOTHING = Range(0.0, 0.0, 0.0)
+MADE_UP_MIXES = 5_000  # more than any machine begins in a minute
 AMOUNTS: tuple[Amount, ...] = ("completion_tokens", "prompt_tokens", "seconds")
 
 Facts = dict[str, Any]
@@ -48,6 +52,27 @@ def calibrate(context: Context, seconds: float, watts: float | None) -> Facts:
     context.store.event("calibrated", "generate", **facts)
     context.progress.end(f"a trial of {duration(facts['trial']['seconds'])}")
     return facts
+
+
+def made_up_plan(context: Context) -> None:
+    """Mixes of everyday skills, for a trial before a run has skills of its own."""
+    store = context.store
+    for topic, (name, found) in enumerate(TOPICS.items()):
+        store.add("cluster", cluster_id=name, name=name, medoid=found.skills[0], size=10)
+        for skill in found.skills:
+            store.add(
+                "skill", skill_id=skill, name=skill, cluster_id=name, rare=False, count=1,
+                hdbscan_label=topic, strength=1.0,
+            )  # fmt: skip
+    for ordinal, (name, definition) in enumerate(QUERY_TYPES.items()):
+        store.add(
+            "query_type", query_type_id=name, name=name, definition=definition, ordinal=ordinal
+        )
+    section = context.config.mix.model_copy(
+        update={"train": MADE_UP_MIXES, "dev": 0, "test": 0, "unit": "skill"}
+    )
+    config = context.config.model_copy(update={"mix": section})
+    mix.run(replace(context, config=config))
 
 
 async def _calibrate(
@@ -124,6 +149,7 @@ def _predicted(
         },
         "tokens_per_second": steady.tokens_per_second,
         "each": {amount: of[amount].each for amount in AMOUNTS},
+        "calls_each": lengths.calls(),
         "each_turn": lengths.turn_means("completion_tokens"),
         "unseen_turns": lengths.unseen,
         "left": {

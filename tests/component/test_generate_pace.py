@@ -12,6 +12,9 @@ from test_generate import candidates, config_of, plan
 
 from localism.context import Context
 from localism.errors import OutOfTime
+from localism.gpus import Gpus
+from localism.planning import predict, seen
+from localism.planning.hardware import Machine
 from localism.records import Sampling
 from localism.serving import client as client_module
 from localism.serving.client import Client
@@ -119,6 +122,27 @@ def test_a_trial_is_part_of_the_stage_and_its_prediction_is_checked_at_the_end(
 
     generate.run(whole)
     assert candidates(whole) == candidates(context)
+
+
+def test_a_plan_of_a_run_without_mixes_rests_on_a_trial_of_made_up_skills(
+    teacher: ServedTeacher, new_context: NewContext
+) -> None:
+    context = new_context(config_of(teacher))
+    generate_trial.made_up_plan(context)
+    assert context.store.value("SELECT count(*) FROM mix") == generate_trial.MADE_UP_MIXES
+    facts = generate_trial.calibrate(context, 3.0, watts=50.0)
+    assert 2.5 < facts["calls_each"] <= 3.0
+    trial = seen.calibrated(context.config, facts)
+    assert trial is not None
+    machine = Machine(Gpus(0, None), 2)
+    rows = {row.stage: row for row in predict.rows(context.config, machine, None, None, trial)}
+    found = rows["generate"]
+    each = facts["each"]["completion_tokens"]
+    assert found.basis == "calibrated" and found.output_tokens == pytest.approx(found.units * each)
+    assert found.low_hours < found.hours < found.high_hours
+    # Of a teacher behind endpoints nobody knows the size: only its own stages go at its pace.
+    assert rows["extract"].basis == "calibrated, by parameters" and rows["pick"].basis == "assumed"
+    assert machine.watts(None, trial).watts == 50.0
 
 
 def test_out_of_time_ends_the_stage_with_whole_conversations_and_books_that_balance(

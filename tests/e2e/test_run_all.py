@@ -12,6 +12,7 @@ from browser import Page, chromium
 from pipeline import command, run_all
 
 from localism import offline, reader
+from localism.planning.work import UNITS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # the first test of each pays for a run
 
@@ -121,6 +122,21 @@ def test_every_model_call_is_in_the_ledger_with_its_tokens(finished):
     assert turn["low"] > 0
     assert turn["models"] == 4  # teacher, base, two checkpoints
     assert judged[0]["n"] == rows(finished.folder, "SELECT count(*) AS n FROM judgment")[0]["n"]
+
+
+def test_what_every_stage_should_take_was_noted_and_is_compared_at_the_end(finished):
+    (checked,) = rows(finished.folder, "SELECT detail FROM event WHERE kind = 'plan_checked'")
+    stages = json.loads(checked["detail"])["stages"]
+    assert [row["stage"] for row in stages] == list(UNITS)
+    assert all(row["predicted"] > 0 and row["seconds"] > 0 for row in stages)
+    (line,) = [line for line in finished.output.splitlines() if " for what took " in line]
+    assert "generate" in line and "assumed" in line
+    found = json.loads(subprocess.check_output(command(finished.folder, "plan", "--json")))
+    by_stage = {row["stage"]: row for row in found["stages"]}
+    for row in stages:
+        shown = by_stage[row["stage"]]
+        assert shown["predicted_hours"] == pytest.approx(row["predicted"] / 3600)
+        assert shown["hours"] == pytest.approx(row["seconds"] / 3600)
 
 
 def test_a_second_run_all_does_nothing_says_so_and_takes_seconds(finished):

@@ -28,6 +28,7 @@ RANKS = [
         "progress",
         "calibration",
         "power",
+        "stage_time",
         "licence_terms",
         "gpus",
     },

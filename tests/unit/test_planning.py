@@ -12,8 +12,9 @@ from localism.cli.main import cli
 from localism.errors import UsageError
 from localism.gpus import Gpus
 from localism.models_toml import load
-from localism.planning import predict, seen, work
-from localism.planning.predict import Machine
+from localism.planning import hardware, noted, predict, seen, text, work
+from localism.planning.hardware import Machine
+from localism.power import Power
 from localism.prompting.packs import packaged
 from localism.recipe import write_recipe
 from localism.store import Store, now
@@ -125,13 +126,131 @@ def test_gpus_that_a_stage_keeps_busy_are_counted():
     pick = row(rows, "pick")
     assert pick.gpu_hours == pytest.approx(pick.hours)
     assert train.gpu_hours == pytest.approx(8 * train.hours)
-    assert predict.watts(H100, None) == 8 * predict.GPU_WATTS
-    assert predict.watts(CPU, None) is None and predict.watts(CPU, 90.0) == 90.0
+
+
+def test_watts_are_given_or_measured_or_assumed_and_say_so():
+    assert CPU.watts(90.0, None) == Power(90.0, "as given by --watts")
+    assert H100.watts(None, None) == Power(8 * hardware.GPU_WATTS, "assumed, 700 W a GPU")
+    measured = trial(power={"watts": 3100.0, "source": "all GPUs of this machine, by nvidia-smi"})
+    assert H100.watts(None, measured).watts == 3100.0
+    assert H100.watts(None, measured).source.startswith("in the trial: all GPUs")
+    unread = trial(power={"watts": None, "source": "nothing could be read"})
+    assert H100.watts(None, unread).source.startswith("assumed")
+
+
+def trial(config=None, **changed) -> seen.Calibrated:
+    """200 tokens and 3 calls an example, at 1,000 tokens a second."""
+    facts = {
+        "trial": {"engine_start_seconds": 30.0},
+        "tokens_per_second": 1000.0,
+        "each": {"completion_tokens": 200.0, "prompt_tokens": 400.0, "seconds": 8.0},
+        "calls_each": 3.0,
+        "left": {"seconds": [100.0, 90.0, 120.0]},
+        "power": {"watts": None, "source": "nothing"},
+    }
+    found = seen.calibrated(config or config_of(), facts | changed)
+    assert found is not None
+    return found
+
+
+def test_a_trial_predicts_generate_at_its_rate_with_its_interval():
+    found = row(predict.rows(config_of(), CPU, None, None, trial()), "generate")
+    assert found.hours == pytest.approx((460 * 200 / 1000 + 4 + 30) / 3600)
+    assert found.low_hours == pytest.approx((96 * 0.9 + 30) / 3600)
+    assert found.high_hours == pytest.approx((96 * 1.2 + 30) / 3600)
+    assert (found.calls, found.output_tokens) == (1380, 92_000)
+    assert found.basis == "calibrated"
+
+
+def test_other_stages_go_at_the_pace_of_the_trial():
+    once = trial()
+    slower = trial(tokens_per_second=500.0)
+    for stage in ("extract", "curate", "pick", "evaluate"):
+        quick, slow = (
+            row(predict.rows(config_of(), CPU, None, None, one), stage) for one in (once, slower)
+        )
+        starts = 60 if stage in ("pick", "evaluate") else 30
+        assert slow.hours * 3600 - starts == pytest.approx(2 * (quick.hours * 3600 - starts))
+        assert quick.basis == "calibrated, by parameters"
+    assert row(predict.rows(config_of(), CPU, None, None, once), "train").basis == "assumed"
+
+
+def test_an_earlier_run_counts_before_its_own_trial_and_after_one_of_this_run(tmp_path):
+    folder = a_run(tmp_path / "tried")
+    with Store(folder / reader.CORPUS) as store:
+        store.event(
+            "calibrated", "generate", trial={"engine_start_seconds": 0.0}, tokens_per_second=10.0,
+            each={"completion_tokens": 200.0, "prompt_tokens": 400.0, "seconds": 8.0},
+            each_turn={"draft": 100.0, "critique": 20.0, "refine": 80.0},
+            left={"seconds": [100.0, 90.0, 120.0]}, power={"watts": 70.0, "source": "RAPL"},
+        )  # fmt: skip
+    like = seen.look(folder)
+    assert like.calibrated and like.calibrated.calls == 3
+    assert row(predict.rows(config_of(), CPU, None, like), "generate").basis == "run tried"
+    ours = row(predict.rows(config_of(), CPU, None, like, trial()), "generate")
+    assert ours.basis == "calibrated"
+    extract = row(predict.rows(config_of(), CPU, None, like), "extract")
+    assert extract.basis == "calibrated, by parameters"  # never finished there
+
+
+def test_a_model_behind_endpoints_has_no_size_and_so_no_assumed_time():
+    endpoints = {"path": "", "endpoints": ("http://127.0.0.1:1/v1",)}
+    config = config_of()
+    config = config.model_copy(update={"teacher": config.teacher.model_copy(update=endpoints)})
+    rows = list(predict.rows(config, CPU, None, None))
+    found = text.facts(config, rows, None, Power(10.0, "given"), None)
+    assert found["unknown"] == ["extract", "generate", "curate"]
+    assert row(rows, "generate").hours is None and found["hours"] > 0
+    assert "not counted" in text.render(found)
+    # What one of its stages took says what the others take.
+    tried = list(predict.rows(config, CPU, None, None, trial(config)))
+    assert row(tried, "extract").hours > 0 and row(tried, "pick").hours is not None
+
+
+def test_a_budget_says_how_far_it_goes():
+    rows = list(predict.rows(config_of(), CPU, None, None))
+    first, second = rows[0].hours, rows[1].hours
+    found = text.facts(config_of(), rows, None, Power(None, ""), first + second / 4)["budget"]
+    assert found["stage"] == "generate" and found["share"] == pytest.approx(0.25)
+    assert found["hours_left"] == pytest.approx(sum(r.hours for r in rows[1:]) - second / 4)
+    enough = text.facts(config_of(), rows, None, Power(None, ""), 1000.0)["budget"]
+    assert enough["stage"] is None and enough["hours_left"] == 0
+
+
+def test_a_plan_is_noted_before_the_run_and_compared_after_it(tmp_path, new_context):
+    context = new_context(config_of(), "noted")
+    noted.note(context)
+    assert noted.check(context) == ""
+    for stage in ("extract", "generate"):
+        context.store.event("stage_started", stage)
+        context.store.event("stage_finished", stage, summary="done")
+    noted.note(context)  # a later call plans what is left, and changes nothing of what was said
+    line = noted.check(context)
+    assert "extract" in line and "generate" in line and "assumed" in line and "pick" not in line
+    details = context.store.query(
+        "SELECT detail FROM event WHERE kind = 'planned' ORDER BY happened_at"
+    )
+    planned = [[one["stage"] for one in json.loads(d["detail"])["stages"]] for d in details]
+    assert planned == [list(work.UNITS), ["curate", "train", "pick", "evaluate"]]
+    own = seen.gather(context.folder, context.config, context.store.query)
+    shown = row(predict.rows(context.config, CPU, own, None), "generate")
+    assert shown.basis == "done" and shown.predicted_basis == "assumed"
+    seconds = json.loads(details[0]["detail"])["stages"][1]["seconds"]
+    assert shown.predicted_hours == pytest.approx(seconds / 3600)
+
+
+def test_a_stage_that_was_opened_again_is_compared_with_nothing(tmp_path, new_context):
+    context = new_context(config_of(), "again")
+    noted.note(context)
+    context.store.event("stage_started", "generate")
+    context.store.event("stage_finished", "generate", summary="done")
+    context.store.event("stage_reopened", "generate")
+    assert noted.check(context) == ""
 
 
 def test_disk_grows_with_checkpoints_and_shrinks_with_keep():
-    every = predict.disk_bytes(config_of("train.epochs=15"), 0, None)
-    best = predict.disk_bytes(config_of("train.epochs=15", 'train.keep="best"'), 0, None)
+    every = hardware.disk_bytes(config_of("train.epochs=15"), 0, None)
+    best = hardware.disk_bytes(config_of("train.epochs=15", 'train.keep="best"'), 0, None)
     assert every > 2 * best > 0
 
 
@@ -139,6 +258,7 @@ def test_the_command_needs_no_run_and_begins_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(cli, ["plan"], obj={})
     assert done.exit_code == 0, done.output
+    assert "W a core" in done.output
     assert "assumed" in done.output and "factor of three" in " ".join(done.output.split())
     facts = json.loads(CliRunner().invoke(cli, ["plan", "--watts", "100", "--json"], obj={}).output)
     assert facts["kwh"] == pytest.approx(facts["hours"] / 10)

@@ -11,6 +11,7 @@ import made_corpus
 import pytest
 from engines import NewContext, embedded_config
 
+from localism import stage_time
 from localism.context import Context
 from localism.reporting import coverage, evaluations, examples, facts, notices, page, work
 from localism.store import Store
@@ -44,17 +45,34 @@ def text_of(markup: str) -> str:
 # ---- what was done -------------------------------------------------------------------------
 
 
-def test_a_stages_time_is_that_of_the_call_that_finished_it(tmp_path) -> None:
+def test_a_stages_time_is_that_of_all_its_tries_without_the_hours_between(tmp_path) -> None:
     with Store(tmp_path / "corpus.duckdb") as store:
         happened(store, 0, "stage_started", "extract")
-        happened(store, 100, "stage_started", "extract")  # after a kill
-        happened(store, 130, "stage_finished", "extract", summary="done")
-        happened(store, 140, "stage_started", "report")
-        happened(store, 145, "stage_finished", "report", summary="first page")
-        happened(store, 900, "stage_started", "report")  # the one that is being written
-        rows = {row["stage"]: row for row in store.query(work.STAGES)}
-    assert (rows["extract"]["seconds"], rows["extract"]["calls"]) == (30, 2)
+        happened(store, 40, "note", "extract")  # the last that was heard before a kill
+        happened(store, 9_000, "stage_started", "extract")
+        happened(store, 9_030, "stage_finished", "extract", summary="done")
+        happened(store, 9_700, "note", "extract")  # of somebody else, between two ends
+        happened(store, 20_000, "stage_started", "extract")  # opened again
+        happened(store, 20_004, "stage_finished", "extract", summary="done again")
+        happened(store, 30_000, "stage_started", "report")
+        happened(store, 30_005, "stage_finished", "report", summary="first page")
+        happened(store, 39_000, "stage_started", "report")  # the one that is being written
+        rows = {row["stage"]: row for row in store.query(stage_time.STAGES)}
+    assert (rows["extract"]["seconds"], rows["extract"]["tries"]) == (40 + 30 + 4, 3)
+    assert rows["extract"]["summary"] == "done again"
     assert (rows["report"]["seconds"], rows["report"]["summary"]) == (5, "first page")
+
+
+def test_a_long_step_without_a_word_is_work_and_a_machine_that_slept_is_not(tmp_path) -> None:
+    with Store(tmp_path / "corpus.duckdb") as store:
+        happened(store, 0, "stage_started", "cluster")
+        happened(store, 5_000, "stage_finished", "cluster", summary="embedded")
+        happened(store, 0, "stage_started", "generate")
+        turn(store, 0, 3_000, 50)  # one long call
+        turn(store, 40_000, 40_010, 50)  # a short one, after a night
+        happened(store, 40_020, "stage_finished", "generate", summary="done")
+        rows = {row["stage"]: row["seconds"] for row in store.query(stage_time.STAGES)}
+    assert rows == {"cluster": 5_000, "generate": 3_000 + 10}
 
 
 def turn(store: Store, began: float, ended: float, tokens: int) -> None:
@@ -78,6 +96,19 @@ def test_the_rate_of_writing_leaves_out_time_without_a_call_and_calls_that_a_for
     assert row["busy"] == pytest.approx(20)
     assert row["rate"] == pytest.approx(200 / 20)
     assert row["seconds"] is None
+
+
+def test_what_was_predicted_stands_beside_what_it_took(made: Context) -> None:
+    rows = [{"stage": "generate", "seconds": 7200.0, "basis": "assumed"}]
+    made.store.add(
+        "event", event_id="p", happened_at=made_corpus.START, stage=None, kind="planned",
+        detail=json.dumps({"stages": rows}),
+    )  # fmt: skip
+    costs = {row["stage"]: row for row in facts.collect(made)["costs"]}
+    assert costs["generate"]["predicted"] == 7200 and costs["train"]["predicted"] is None
+    page_text = text_of(page.render(facts.collect(made)))
+    assert "Predicted before the run began, from: assumed." in page_text
+    assert "2h00m" in page_text
 
 
 def test_the_funnel_counts_each_lost_example_once_and_ends_at_the_accepted(made: Context) -> None:
