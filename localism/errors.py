@@ -6,6 +6,8 @@ Anything else that is raised is a bug of ours and keeps its traceback.
 
 import errno
 import os
+import shutil
+from pathlib import Path
 
 
 class LocalismError(Exception):
@@ -55,6 +57,9 @@ class OutOfTime(Exception):
 
 # Folders of the kernel's own, which answer that a new file does not exist.
 UNREAL = ("/proc/", "/sys/")
+NO_ROOM_BYTES = 1 << 20
+# torch says only that it could not write.
+OF_A_FULL_DISK = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing file")
 # Other errors of the system are bugs of ours.
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
@@ -71,6 +76,8 @@ def of_the_system(refused: OSError) -> LocalismError | None:
         return UsageError("nothing can be made in this folder", where=where, fix="name another")
     if refused.errno == errno.ENAMETOOLONG:
         return UsageError("this name is too long", where=where, fix="name another")
+    if refused.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _full(refused.errno, where)
     if refused.errno in REFUSALS:
         return MachineError(
             f"a file or folder cannot be used: {os.strerror(refused.errno).lower()}",
@@ -78,3 +85,26 @@ def of_the_system(refused: OSError) -> LocalismError | None:
             fix="check who may read and write it, and the space on its disk",
         )
     return None
+
+
+def of_the_disk(text: str, where: str) -> LocalismError | None:
+    """What a library's or a child's last words say of a disk; None when they say nothing of it."""
+    if any(words in text for words in OF_A_FULL_DISK):
+        return _full(errno.ENOSPC, where)
+    said = next((n for n in (errno.EDQUOT, *REFUSALS) if os.strerror(n) in text), None)
+    return of_the_system(OSError(said, os.strerror(said), where)) if said else None
+
+
+def of_a_full_disk(text: str, folder: Path) -> LocalismError | None:
+    """The same of a child that writes into this folder; its log may be on the full disk as well."""
+    has_none = shutil.disk_usage(folder).free < NO_ROOM_BYTES
+    return _full(errno.ENOSPC, str(folder)) if has_none else of_the_disk(text, str(folder))
+
+
+def _full(number: int, where: str) -> MachineError:
+    return MachineError(
+        f"the disk is full: {os.strerror(number).lower()}",
+        where=where,
+        fix="free some space there; the same command then goes on, and at most the last second of "
+        "finished calls is paid again",
+    )

@@ -141,20 +141,26 @@ class Progress:
 
     def _draw(self, line: str) -> None:
         self._line = line
-        self._stream.write(f"\r\x1b[2K{_cut(line, self._width())}")
-        self._stream.flush()
+        self._put(f"\r\x1b[2K{_cut(line, self._width())}")
 
     def _write(self, line: str) -> None:
         if self._live:
             self._clear()
         else:
             line = f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"
-        self._stream.write(f"{line.rstrip()}\n")
-        self._stream.flush()
+        self._put(f"{line.rstrip()}\n")
+
+    def _put(self, text: str) -> None:
+        """A run goes on when nobody can be told: its log's disk is full, or its terminal gone."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            pass
 
     def _clear(self) -> None:
         if self._line:
-            self._stream.write("\r\x1b[2K")
+            self._put("\r\x1b[2K")
             self._line = ""
 
     def _width(self) -> int:
@@ -175,10 +181,9 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if error is not None and self._line:
-            self._stream.write("\n")  # it stays: it says how far the run came
+            self._put("\n")  # it stays: it says how far the run came
             self._line = ""
         self._clear()
-        self._stream.flush()
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from localism import __version__, assets, offline, reader
 from localism.config import Config
 from localism.context import Context
-from localism.errors import OutOfTime, StageError, UsageError
+from localism.errors import REFUSALS, OutOfTime, StageError, UsageError
 from localism.models_toml import validate
 from localism.progress import Progress
 from localism.recipe import RECIPE, asked_recipe, differences, is_extension, write_recipe
@@ -100,7 +100,8 @@ def opened(
         with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
             _record_run(store, folder, config)
             assets.record(store, config)
-            yield Context(config, store, folder, progress)
+            with _naming(folder):
+                yield Context(config, store, folder, progress)
 
 
 @contextmanager
@@ -119,6 +120,17 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+@contextmanager
+def _naming(folder: Path) -> Iterator[None]:
+    """A disk that is full at a write says not where: what a run writes is in its folder."""
+    try:
+        yield
+    except OSError as refused:
+        if refused.errno in REFUSALS and refused.filename is None:
+            refused.filename = str(folder)
+        raise
 
 
 def _record_run(store: Store, folder: Path, config: Config) -> None:

@@ -12,14 +12,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from localism.errors import StageError
+from localism.errors import LocalismError, StageError, of_the_disk
 from localism.records import stable_id
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 }
 _MEMORY = "SELECT tag, memory_usage_bytes FROM duckdb_memory()"
 
+LATEST = """
+SELECT greatest((SELECT max(happened_at) FROM event), (SELECT max(finished_at) FROM turn))
+"""
+
 Row = dict[str, Any]
 
 
@@ -56,12 +60,17 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def not_a_corpus(path: Path, refused: duckdb.IOException) -> StageError | None:
+def _uptime() -> float:
+    """Seconds since boot, suspended ones included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def not_a_corpus(path: Path, refused: duckdb.IOException) -> LocalismError | None:
     """The error for a file that DuckDB cannot read, or None when another process holds it."""
     reason = str(refused).splitlines()[0]
     if "Could not set lock" in reason:
         return None
-    return StageError(
+    return of_the_disk(reason, str(path)) or StageError(
         "the corpus cannot be opened",
         where=f"{path}: {reason}",
         fix="check who may read it, and that it was copied whole; if it is damaged, move the run "
@@ -120,9 +129,14 @@ class Store:
     """The one writer of a corpus. Thread-safe; use as a context manager."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._connection = _connect(path)
-        self._connection.execute(SCHEMA.read_text())
-        self._connection.execute("SET lock_configuration = true")
+        with self._explaining():
+            self._connection.execute(SCHEMA.read_text())
+            self._connection.execute("SET lock_configuration = true")
+            (latest,) = self._connection.execute(LATEST).fetchone() or (None,)
+        self._opened_at, self._opened = max(now(), latest or datetime.min), _uptime()
+        self._told = datetime.min
         self._lock = threading.RLock()
         self._buffer: dict[str, list[Row]] = defaultdict(list)
         self._buffered = 0
@@ -147,18 +161,28 @@ class Store:
         if not rows:
             return
         with self._lock:
-            if self._broken:
-                raise RuntimeError("an earlier write to the corpus failed") from self._broken
+            self._check()
             self._buffer[table].extend(rows)
             self._buffered += len(rows)
             if self._buffered >= FLUSH_ROWS:
                 self.flush()
 
+    def now(self) -> datetime:
+        """The time for a row: later than any that was told or is in the corpus.
+
+        Somebody may set the machine's clock back, or forth and back, and what was done must still
+        come before what is done; so it is only read when the corpus is opened.
+        """
+        with self._lock:
+            passed = timedelta(seconds=_uptime() - self._opened)
+            self._told = max(self._opened_at + passed, self._told + timedelta(microseconds=1))
+            return self._told
+
     def event(self, kind: str, stage: str | None = None, **detail: Any) -> None:
         """Note that something happened, with a time."""
         import json
 
-        at = now()
+        at = self.now()
         self.add(
             "event",
             event_id=stable_id(kind, stage, str(at), detail),
@@ -197,7 +221,8 @@ class Store:
     def _run(self, sql: str, parameters: list[Any] | None = None) -> duckdb.DuckDBPyConnection:
         """A statement; KeyboardInterrupt for a signal that came while DuckDB was at it."""
         try:
-            return self._connection.execute(sql, parameters or [])
+            with self._explaining():
+                return self._connection.execute(sql, parameters or [])
         except RuntimeError as stopped:
             # DuckDB hides what the signal's handler raised behind this.
             if str(stopped) == "Query interrupted":
@@ -216,10 +241,10 @@ class Store:
                 self.flush()
             except BaseException:
                 self._buffer, self._buffered = defaultdict(list), 0
-                self._connection.rollback()
+                self._roll_back()
                 raise
             else:
-                with _undisturbed():
+                with _undisturbed(), self._explaining():
                     self._connection.commit()
             finally:
                 self._in_transaction = False
@@ -233,6 +258,7 @@ class Store:
     def flush(self) -> None:
         """Write what is buffered as one transaction."""
         with self._lock, _undisturbed():
+            self._check()
             if not self._buffered:
                 return
             batches, self._buffer, self._buffered = self._buffer, defaultdict(list), 0
@@ -242,13 +268,14 @@ class Store:
                 return
             self._connection.begin()
             try:
-                for table, rows in batches.items():
-                    self._write(table, rows)
-                self._connection.commit()
+                with self._explaining():
+                    for table, rows in batches.items():
+                        self._write(table, rows)
+                    self._connection.commit()
             except BaseException as broken:
-                # The batch is lost: whoever writes next must hear of it, whichever thread this is.
-                self._connection.rollback()
+                # The batch is lost: whoever asks next must hear of it, whichever thread this is.
                 self._broken = broken
+                self._roll_back()
                 raise
 
     def _write(self, table: str, rows: list[Row]) -> None:
@@ -277,6 +304,30 @@ class Store:
                 pass  # some pages are in use at this moment
             self._connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
 
+    def _roll_back(self) -> None:
+        try:
+            self._connection.rollback()
+        except duckdb.Error:
+            pass  # a commit that failed, as on a full disk, has done it already
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """A disk that takes nothing more is the user's to mend, and no bug of ours."""
+        try:
+            yield
+        except duckdb.Error as broken:
+            explained = of_the_disk(str(broken), str(self._path))
+            if explained is None:
+                raise
+            raise explained from broken
+
+    def _check(self) -> None:
+        """Raise what an earlier write failed with: its rows are missing."""
+        if isinstance(self._broken, LocalismError):
+            raise self._broken
+        if self._broken:
+            raise RuntimeError("an earlier write to the corpus failed") from self._broken
+
     def _flush_often(self) -> None:
         looked = time.monotonic()
         while not self._closing.wait(FLUSH_SECONDS):
@@ -285,7 +336,7 @@ class Store:
                 if time.monotonic() - looked > LET_GO_SECONDS:
                     self.let_go_of_memory()
                     looked = time.monotonic()
-            except BaseException as broken:  # shown to the writer at its next add
+            except BaseException as broken:  # shown to the writer at its next call
                 self._broken = broken
                 return
 
@@ -296,6 +347,5 @@ class Store:
         try:
             self.flush()
         finally:
-            self._connection.close()
-        if self._broken:
-            raise RuntimeError("a write to the corpus failed") from self._broken
+            with self._explaining():
+                self._connection.close()

@@ -1,5 +1,6 @@
 """The command line put together; errors become three lines and an exit code."""
 
+import os
 import sys
 
 import click
@@ -80,31 +81,39 @@ def _in_three_lines(wrong: click.ClickException) -> UsageError:
     return UsageError(" ".join(problem.split()), where=command, fix=f"{command} --help")
 
 
+def _tell(text: str) -> None:
+    """To stderr; on a full disk, or without a terminal any more, there is nobody to tell."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # else Python ends with 120 for it
+
+
 def main() -> None:
     """Entry point: exit 2 usage, 3 config or models, 4 machine, 5 stage failed, 6 out of time,
     130 interrupted."""
     try:
         cli(standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
-        click.echo("interrupted; what was finished is kept, the same command continues", err=True)
+        _tell("interrupted; what was finished is kept, the same command continues")
         sys.exit(130)
     except OutOfTime as over:
-        click.echo(str(over), err=True)
+        _tell(str(over))
         sys.exit(over.exit_code)
     except OSError as refused:
         explained = of_the_system(refused)
         if explained is None or "--debug" in sys.argv:
             raise
-        click.echo(str(explained), err=True)
+        _tell(str(explained))
         sys.exit(explained.exit_code)
     except click.exceptions.NoArgsIsHelpError as alone:
         alone.show()
         sys.exit(2)
     except click.ClickException as wrong:
-        click.echo(str(_in_three_lines(wrong)), err=True)
+        _tell(str(_in_three_lines(wrong)))
         sys.exit(2)
     except LocalismError as wrong:
         if "--debug" in sys.argv:
             raise
-        click.echo(str(wrong), err=True)
+        _tell(str(wrong))
         sys.exit(wrong.exit_code)

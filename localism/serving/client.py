@@ -24,7 +24,7 @@ from localism.serving.known import KnownTurns
 from localism.serving.labels import Labels
 from localism.serving.load import LOOK_SECONDS, Limit
 from localism.serving.retries import RequestFailed, retried
-from localism.store import Row, now
+from localism.store import Row
 
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
@@ -309,7 +309,7 @@ class Client:
             "prompt_tokens": usage.prompt_tokens if usage else 0,
             "completion_tokens": usage.completion_tokens if usage else 0,
             "seconds": seconds,
-            "finished_at": now(),
+            "finished_at": self._store.now(),
         }
 
     # ---- asking ------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import Literal
 from localism import offline, weights
 from localism.config import Served
 from localism.context import Context
-from localism.errors import StageError
+from localism.errors import LocalismError, StageError
 from localism.gpus import VISIBLE, Gpus, find_gpus
 from localism.paths import embedded
 from localism.records import stable_id
@@ -78,7 +78,7 @@ class Engine:
         self._record = context.folder / "logs" / f"engine-{role}.json"
         self._reviving = asyncio.Lock()
         self._deaths, self._finished_at_death = 0, -1
-        self._given_up: StageError | None = None
+        self._given_up: LocalismError | None = None
 
     @property
     def url(self) -> str:
@@ -136,7 +136,7 @@ class Engine:
             if self.generation == 0:
                 try:
                     await self.start()
-                except StageError as hopeless:
+                except LocalismError as hopeless:
                     self._given_up = hopeless
                     raise
 
@@ -147,7 +147,7 @@ class Engine:
         for attempt in range(PORT_RETRIES):
             try:
                 return await self._start_once()
-            except StageError:
+            except LocalismError:
                 # Between choosing a free port and listening on it another process may take it.
                 taken = "address already in use" in self._own_log().lower()
                 if not taken or attempt + 1 == PORT_RETRIES:
@@ -246,7 +246,7 @@ class Engine:
         try:
             await self._end()
             await self.start()
-        except StageError as hopeless:
+        except LocalismError as hopeless:
             self._given_up = hopeless
             raise
 

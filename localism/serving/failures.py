@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from localism.errors import StageError
+from localism.errors import LocalismError, StageError, of_a_full_disk
 
 LOG_LINES = 15
 LINE_CHARACTERS = 300
@@ -91,9 +91,14 @@ def diagnose(log: str, table: str) -> Diagnosis | None:
     return None
 
 
-def engine_error(problem: str, log: Path, start: int, table: str) -> StageError:
-    """A StageError that shows the end of the log since byte `start`, and the fix that fits it."""
+def engine_error(problem: str, log: Path, start: int, table: str) -> LocalismError:
+    """A StageError that shows the end of the log since byte `start`, and the fix that fits it.
+
+    MachineError for a disk that is full.
+    """
     text = log_since(log, start)
+    if full := of_a_full_disk(text, log.parent):
+        return full
     found = diagnose(text, table)
     lines = [line.rstrip()[:LINE_CHARACTERS] for line in text.splitlines() if line.strip()]
     shown = "".join(f"\n       | {line}" for line in lines[-LOG_LINES:])

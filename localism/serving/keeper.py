@@ -47,8 +47,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=end_with_parent, daemon=True).start()
     code = server.wait()
-    print(f"localism: the server ended with exit code {code}", flush=True)
-    end_session()
+    try:
+        print(f"localism: the server ended with exit code {code}", flush=True)
+    finally:  # also when the disk of the log is full
+        end_session()
 
 
 if __name__ == "__main__":

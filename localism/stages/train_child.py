@@ -19,7 +19,6 @@ from localism.errors import LocalismError, OutOfTime, StageError
 from localism.offline import child_environment
 from localism.records import stable_id
 from localism.stages.train_machines import gathered
-from localism.store import now
 from localism.training import beats, launch
 from localism.training.job import CHECKPOINTS, Job, whole_checkpoints
 from localism.training.machines import log_name
@@ -103,7 +102,7 @@ class Follower:
         self._context.store.add(
             "event",
             event_id=stable_id("train_step", self._training.name, line["step"]),
-            happened_at=now(),
+            happened_at=self._context.store.now(),
             stage="train",
             kind="train_step",
             detail=json.dumps({"training": self._training.name, **line}),
@@ -182,7 +181,7 @@ def fell_silent(silence: beats.Silence) -> StageError:
     )
 
 
-def explain(job: Job, code: int, log: Path, before: Mapping[str, int]) -> StageError:
+def explain(job: Job, code: int, log: Path, before: Mapping[str, int]) -> LocalismError:
     """What a child that did not explain itself most likely died of.
 
     `before`: sizes of the logs before it began, its own and those of helping machines beside it.
@@ -192,6 +191,8 @@ def explain(job: Job, code: int, log: Path, before: Mapping[str, int]) -> StageE
     last = _last_words(texts[log])
     where = "\n       ".join([*(str(path) for path, text in texts.items() if text), *last])
     again = "the same command then goes on from the last whole checkpoint"
+    if full := errors.of_a_full_disk("".join(texts.values()), Path(job.checkpoints)):
+        return full
     lowered = "".join(texts.values()).lower()
     out_of_memory = "out of memory" in lowered or "can't allocate memory" in lowered
     if out_of_memory or code == -signal.SIGKILL:

@@ -136,7 +136,10 @@ def settle(job: Job) -> Checkpoint | None:
     resumable = [c for c in whole_checkpoints(folder) if (c.folder / RESUME).exists()]
     last = resumable[-1] if resumable else None
     kept = [line for line in log_lines(log) if last and line.get("step", math.inf) <= last.step]
-    log.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    # Beside it and renamed: a disk that fills up now must not take the lines that there are.
+    new = log.with_name(log.name + ".new")
+    new.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    os.replace(new, log)
     return last
 
 

@@ -1,14 +1,19 @@
 """The corpus keeps what it was given, once, and survives kill -9."""
 
+import secrets
 import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 
 import duckdb
 import pytest
+import tmpfs
 
-from localism.errors import StageError
+from localism import reader
+from localism import store as store_module
+from localism.errors import MachineError, StageError
 from localism.records import stable_id
 from localism.store import Store
 
@@ -75,7 +80,8 @@ def test_a_failed_transaction_leaves_nothing(tmp_path):
     )
     with pytest.raises(duckdb.ConstraintException):
         store.flush()
-    assert store.value("SELECT count(*) FROM verdict") == 0
+    with pytest.raises(RuntimeError, match="write to the corpus failed"):
+        store.query("FROM verdict")  # what was added is not there
     with pytest.raises(RuntimeError, match="write to the corpus failed"):
         store.close()
 
@@ -176,3 +182,84 @@ def test_an_interruption_in_the_middle_of_a_write_loses_no_row(tmp_path, after):
         # A signal that comes in add() leaves it open whether that row is there.
         assert store.value("SELECT count(*) FROM event") in (added, added + 1)
         assert store.value("SELECT max(event_id::INT) + 1 = count(*) FROM event")
+
+
+# ---- the clock -----------------------------------------------------------------------------
+
+
+def kinds_in_order(store):
+    return [row["kind"] for row in store.query("SELECT kind FROM event ORDER BY happened_at")]
+
+
+def test_events_stay_in_their_order_when_the_clock_is_set_back_or_forth(tmp_path, monkeypatch):
+    path, real = tmp_path / "c.duckdb", store_module.now
+    for kind, days in (("first", 0), ("second", 400), ("third", -400), ("fourth", 0)):
+        shifted = timedelta(days=days)
+        monkeypatch.setattr(store_module, "now", lambda shifted=shifted: real() + shifted)
+        with Store(path) as store:
+            store.event(kind)
+            store.event(f"{kind} again")
+    with Store(path) as store:
+        order = [f"{name}{more}" for name in ("first", "second", "third", "fourth")
+                 for more in ("", " again")]  # fmt: skip
+        assert kinds_in_order(store) == order
+
+
+def test_a_clock_that_jumps_while_a_corpus_is_open_moves_no_time(tmp_path, monkeypatch):
+    with Store(tmp_path / "c.duckdb") as store:
+        before = store.now()
+        monkeypatch.setattr(store_module, "now", lambda: before + timedelta(days=9))
+        assert timedelta() < store.now() - before < timedelta(hours=1)
+
+
+# ---- the disk ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 6 MiB, and a function that makes it larger."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with tmpfs.mounted(folder, "6m"):
+        yield folder
+
+
+def test_a_full_disk_is_told_and_what_was_written_is_there_when_it_has_room_again(small_disk):
+    path = small_disk / reader.CORPUS
+    store = Store(path)
+    written = 0
+    with pytest.raises(MachineError, match="the disk is full") as full:
+        while True:
+            rows = [verdict(written + n, reason=secrets.token_hex(2000)) for n in range(50)]
+            store.add_rows("verdict", rows)
+            store.flush()
+            written += len(rows)
+    assert full.value.where == str(path) and full.value.exit_code == 4
+    for more in (lambda: store.event("late"), lambda: store.query("FROM verdict"), store.close):
+        with pytest.raises(MachineError, match="the disk is full"):
+            more()
+    assert reader.read(small_disk, "SELECT count(*) FROM verdict").rows == [[written]]
+    with pytest.raises(MachineError, match="the disk is full"):
+        Store(path)
+    tmpfs.resize(small_disk, "60m")
+    with Store(path) as reopened:
+        reopened.add_rows("verdict", [verdict(written + n) for n in range(50)])
+        assert reopened.value("SELECT count(*) FROM verdict") == written + 50
+
+
+def test_a_full_disk_is_told_to_a_run_that_only_adds(small_disk):
+    """The write fails in the background; the next row says so."""
+    store = Store(small_disk / "c.duckdb")
+    with pytest.raises(MachineError, match="the disk is full"):
+        for number in range(100_000):
+            store.add("verdict", **verdict(number, reason=secrets.token_hex(2000)))
+            time.sleep(0.001)
+    with pytest.raises(MachineError):
+        store.close()
+
+
+def test_a_disk_that_is_read_only_is_told(small_disk):
+    Store(small_disk / "c.duckdb").close()
+    tmpfs.remount(small_disk, "ro")
+    with pytest.raises(MachineError, match="read-only file system"):
+        Store(small_disk / "c.duckdb")
