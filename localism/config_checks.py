@@ -22,6 +22,15 @@ from localism.toml_mistakes import likely
 MODELS = ("teacher", "judge", "student", "embedder")
 SHIPPED = ("teacher", "student", "minilm", "seeds.jsonl")
 TABLES = Config.model_fields.keys() - {"seed"}
+PARALLEL = {
+    "--tensor-parallel-size": "tensor_parallel",
+    "-tp": "tensor_parallel",
+    "--data-parallel-size": "data_parallel",
+    "-dp": "data_parallel",
+    "--gpu-memory-utilization": "gpu_memory_utilization",
+    "--max-model-len": "max_model_len",
+    "--max-num-seqs": "max_num_seqs",
+}
 
 
 class Origin(NamedTuple):
@@ -101,6 +110,14 @@ def _of_served(config: Config, role: str) -> Iterator[Contradiction]:
     if role == "student" and section.endpoints:
         problem = "the student is fine-tuned here and cannot sit behind endpoints"
         yield Contradiction(problem, keys[1:], "give its folder as path")
+    for word in section.engine_arguments:
+        key = PARALLEL.get(word.partition("=")[0])
+        if key:
+            # localism counts and chooses GPUs by these, and must know of them.
+            problem = f"{word.partition('=')[0]} is for localism to pass on"
+            yield Contradiction(
+                problem, (f"{role}.engine_arguments",), f"write [{role}].{key} instead"
+            )
     for url in section.endpoints:
         if not _is_base_url(url):
             fix = "for instance http://node1:8000/v1; a key belongs into api_key_file"

@@ -40,6 +40,19 @@ class Device(NamedTuple):
         return name == self.name or (len(name) > 4 and self.uuid.startswith(name))
 
 
+class Holder(NamedTuple):
+    """A process with memory on a GPU."""
+
+    uuid: str
+    """Of the GPU."""
+    pid: int
+    """Its number, perhaps outside this container."""
+    memory: int | None
+    """Bytes; None where nvidia-smi doesn't say."""
+    program: str
+    """As nvidia-smi calls it."""
+
+
 class Gpus(NamedTuple):
     """The GPUs that a process can use."""
 
@@ -101,6 +114,20 @@ def list_devices() -> list[Device]:
     if any(device.is_cut for device in devices):
         devices += slices("\n".join(_lines("-L")))
     return devices
+
+
+def list_holders() -> list[Holder]:
+    """Who holds memory of which GPU; in containers often nobody, although memory is used."""
+    asked = "gpu_uuid,pid,used_memory,process_name"
+    rows = [
+        [word.strip() for word in line.split(",", 3)]
+        for line in _lines(f"--query-compute-apps={asked}")
+    ]
+    return [
+        Holder(uuid, int(pid), _bytes(size), program)
+        for uuid, pid, size, program in (row for row in rows if len(row) == 4)
+        if pid.isdigit()
+    ]
 
 
 def slices(text: str) -> list[Device]:

@@ -60,6 +60,12 @@ def child_environment(folder: Path) -> dict[str, str]:
     return environment
 
 
+def run_of(environment: Mapping[str, str]) -> Path | None:
+    """The folder of the run that a process with this environment is a child of."""
+    log = environment.get(egress.LOG_VARIABLE)
+    return Path(log).parent if log else None
+
+
 def refused_connections(folder: Path) -> list[dict[str, Any]]:
     """Every connection that the guard refused during a run."""
     return egress.attempts(folder / LOG)

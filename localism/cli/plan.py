@@ -78,7 +78,7 @@ def plan(
     machine = noted.this_machine(offline.child_environment(folder))
     rows = list(predict.rows(config, machine, own, earlier, trial))
     power = machine.watts(watts, trial or (earlier.calibrated if earlier else None))
-    found = text.facts(config, rows, earlier or own, power, budget)
+    found = text.facts(config, machine, rows, earlier or own, power, budget)
     click.echo(json.dumps(found, indent=2) if as_json else text.render(found), nl=as_json)
 
 

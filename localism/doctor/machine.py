@@ -17,9 +17,10 @@ from localism.config import Config, Served
 from localism.doctor import files
 from localism.doctor.findings import Finding, gigabytes
 from localism.errors import LocalismError
-from localism.gpus import Gpus, find_gpus
+from localism.gpus import Gpus, find_gpus, list_holders
 from localism.packing import wheels
 from localism.paths import embedded
+from localism.serving.handover import told
 from localism.serving.memory import OVERHEAD_BYTES, Needed, needed
 from localism.serving.placement import Room, place
 from localism.serving.server import MANY_FILES
@@ -41,6 +42,8 @@ LOCKED = (
     "accelerate",
 )
 FEW_FILES = 4096
+# What drivers and displays hold of a GPU that nobody computes on.
+IDLE_BYTES = 2 << 30
 TEMPORARY_BYTES = 2 << 30
 SHARED_BYTES = 1 << 30
 
@@ -119,18 +122,25 @@ def _gpu_leftovers(gpus: Gpus) -> Iterator[Finding]:
     if not gpus.number:
         yield Finding("pass", "GPUs", "none: models are served and trained on the CPU")
         return
-    query = ["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory"]
-    query.append("--format=csv,noheader")
-    listed = subprocess.run(query, capture_output=True, text=True, timeout=60).stdout.strip()
     memory = f", {gigabytes(gpus.memory)} each" if gpus.memory else ""
-    if listed:
-        shown = "; ".join(line.strip() for line in listed.split("\n")[:4])
-        yield Finding(
-            "warn", "GPUs", f"{gpus.number}{memory}; others are on them: {shown}",
-            "end these processes, or choose other GPUs with CUDA_VISIBLE_DEVICES",
-        )  # fmt: skip
-    else:
+    own = {device.uuid for device in gpus.devices}
+    held = [told(holder) for holder in list_holders() if holder.uuid in own]
+    # In containers nvidia-smi names nobody, and memory is gone all the same.
+    used = [d for d in gpus.devices if (d.used or 0) > IDLE_BYTES]
+    if not held and not used:
         yield Finding("pass", "GPUs", f"{gpus.number}{memory}, nobody on them")
+        return
+    named = "; ".join([*held[:4], *(["..."] if held[4:] else [])])
+    full = ", ".join(f"GPU {d.name}: {gigabytes(d.used or 0)} held" for d in used)
+    yield Finding(
+        "warn", "GPUs",
+        f"{gpus.number}{memory}; others are on them: {named or 'nvidia-smi names no process'}"
+        + (f" ({full})" if full else ""),
+        "end these processes, or choose other GPUs with CUDA_VISIBLE_DEVICES"
+        if held
+        else "look on the host itself, or as root with `fuser -v /dev/nvidia*`; or choose other "
+        "GPUs with CUDA_VISIBLE_DEVICES",
+    )  # fmt: skip
 
 
 # ---- memory --------------------------------------------------------------------------------

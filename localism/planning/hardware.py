@@ -70,6 +70,16 @@ def busy_gpus(config: Config, machine: Machine, stage: str) -> int:
     return placement(config, machine.gpus, ROLE.get(stage, "student"), _at_once(config, stage)).gpus
 
 
+def engines(config: Config, machine: Machine) -> dict[str, str]:
+    """How each role's engine will lie on the GPUs, in words; nothing on a CPU."""
+    most = {"teacher": None, "judge": None, "student": max(config.mix.dev, config.mix.test)}
+    return {
+        role: placement(config, machine.gpus, role, conversations).said()
+        for role, conversations in most.items()
+        if machine.gpus.number and getattr(config, role).path
+    }
+
+
 def _at_once(config: Config, stage: str) -> int | None:
     """Conversations that a stage's engine is given together, where they may be few."""
     return {"pick": config.mix.dev, "evaluate": config.mix.test}.get(stage)

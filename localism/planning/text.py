@@ -6,7 +6,7 @@ from typing import Any
 
 from localism import tables
 from localism.config import Config
-from localism.planning.hardware import disk_bytes
+from localism.planning.hardware import Machine, disk_bytes, engines
 from localism.planning.predict import Row
 from localism.planning.seen import Seen
 from localism.power import Power
@@ -16,15 +16,21 @@ COLUMNS = ("stage", "to do", "calls", "in", "out", "time", "GPU hours", "kWh", "
 
 
 def facts(
-    config: Config, rows: Sequence[Row], like: Seen | None, power: Power, budget: float | None
+    config: Config,
+    machine: Machine,
+    rows: Sequence[Row],
+    like: Seen | None,
+    power: Power,
+    budget: float | None,
 ) -> dict[str, Any]:
-    """Rows, totals, disk and energy; how far a budget of hours goes."""
+    """Rows, how engines lie on GPUs, totals, disk and energy; how far a budget of hours goes."""
     stages = [asdict(row) | {"kwh": _kwh(row.hours, power)} for row in rows]
     done = [row for row in rows if row.predicted_hours and row.hours]
     taken, predicted = sum(r.hours or 0 for r in done), sum(r.predicted_hours or 0 for r in done)
     hours = sum(row.hours or 0 for row in rows)
     return {
         "stages": stages,
+        "engines": engines(config, machine),
         "hours": hours,
         "unknown": [row.stage for row in rows if row.hours is None],
         "gpu_hours": sum(row.gpu_hours or 0 for row in rows),
@@ -64,7 +70,8 @@ def render(found: dict[str, Any]) -> str:
         for row_cells in cells:
             row_cells.pop(place)
     table = Table(columns, cells)
-    lines = [*_totals(found), *_trust(found)]
+    placed = [f"{role}: {said}" for role, said in found["engines"].items()]
+    lines = [*placed, *_totals(found), *_trust(found)]
     return tables.aligned(table.columns, table.rows, tables.terminal_width()) + "".join(
         tables.filled(line) + "\n" for line in lines
     )

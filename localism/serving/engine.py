@@ -27,6 +27,7 @@ from localism.paths import embedded
 from localism.records import stable_id
 from localism.serving import keeper
 from localism.serving.failures import engine_error, log_since
+from localism.serving.handover import Handover
 from localism.serving.memory import needed
 from localism.serving.placement import Placement, place
 from localism.serving.processes import end_leftover, kill_session, write_record
@@ -114,6 +115,12 @@ class Engine:
         need = needed(self.first_folder, section)
         return place(need, section, self._seen, self._table, self._conversations)
 
+    @cached_property
+    def _handover(self) -> Handover:
+        share = self._section.gpu_memory_utilization
+        phase = f"the {self._role}'s engine"
+        return Handover(self._context, self._stage, phase, self.gpus, share)
+
     def fingerprint(self, folder: Path) -> str:
         """Of a model as this engine would serve it: the folder's own, unless more shapes replies.
 
@@ -141,9 +148,13 @@ class Engine:
                     raise
 
     async def start(self) -> None:
-        """Start the server and wait until it is healthy; StageError says why it is not."""
+        """Start the server and wait until it is healthy; StageError says why it is not.
+
+        ConfigError, MachineError when the GPUs cannot hold it, or are not free.
+        """
         self._log.parent.mkdir(parents=True, exist_ok=True)
         end_leftover(self._record)
+        await self._handover.begin()
         for attempt in range(PORT_RETRIES):
             try:
                 return await self._start_once()
@@ -271,13 +282,19 @@ class Engine:
     async def stop(self) -> None:
         """End the server and everything that it started."""
         if self._process is not None:
-            await self._end()
-            self._event("engine_stopped", reason="the stage needs it no more")
+            left = await self._end()
+            self._event("engine_stopped", reason="the stage needs it no more", left=left)
 
-    async def _end(self) -> None:
+    async def give_back(self) -> None:
+        """After stop(): wait until its GPUs are free again, for whoever comes next."""
+        if self.generation:
+            await self._handover.end()
+
+    async def _end(self) -> list[int]:
+        """Returns processes that even force did not end: none, unless a driver hangs."""
         process, self._process = self._process, None
         if process is None:
-            return
+            return []
         assert process.stdin is not None
         try:
             process.terminate()
@@ -285,10 +302,11 @@ class Engine:
             while process.poll() is None and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
         finally:  # also when a second Ctrl-C ends the waiting
-            kill_session(process.pid)
+            left = kill_session(process.pid)
             process.wait()
             process.stdin.close()
             self._record.unlink(missing_ok=True)
+        return left
 
     def _event(self, kind: str, **detail: object) -> None:
         self._context.store.event(kind, self._stage, role=self._role, **detail)

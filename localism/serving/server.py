@@ -58,6 +58,7 @@ async def serve(
             await client.endpoints.close()
     finally:
         await engine.stop()
+    await engine.give_back()
 
 
 def _managed(context: Context, role: str, stage: str, engine: Engine) -> Client:

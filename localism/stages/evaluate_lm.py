@@ -18,6 +18,7 @@ from localism.lmeval.tasks import TASKS
 from localism.offline import child_environment
 from localism.paths import embedded
 from localism.records import SuiteOptions, stable_id
+from localism.serving.handover import Handover
 from localism.serving.memory import needed
 from localism.serving.placement import place
 from localism.stages.pick import Contestant
@@ -64,6 +65,8 @@ def run(context: Context, asked: SuiteOptions, contestants: Sequence[Contestant]
         allow_unsandboxed_code=asked.allow_unsandboxed_code,
     )
     said = []
+    memory = Handover(context, "evaluate", "lm-eval", gpus, settings.gpu_memory)
+    memory.begin_and_block()
     for number, one in enumerate(contestants):
 
         def watch(detail: str, number: int = number, model: str = one.model_id) -> None:
@@ -80,6 +83,7 @@ def run(context: Context, asked: SuiteOptions, contestants: Sequence[Contestant]
         if found.refused:
             context.warn("evaluate", found.refused.problem)
         said.append(_summary(one.model_id, found))
+    memory.end_and_block()
     sample = " (samples, not the benchmarks)" if is_sample else ""
     return "\n".join(f"lm-eval{sample} {line}" for line in said)
 

@@ -16,9 +16,13 @@ from typing import Any
 from localism import errors, weights
 from localism.context import GRACE_SECONDS, Context
 from localism.errors import LocalismError, OutOfTime, StageError
+from localism.gpus import Gpus, find_gpus
 from localism.offline import child_environment
 from localism.records import stable_id
+from localism.serving.handover import Handover
+from localism.serving.processes import session_processes
 from localism.stages.train_machines import gathered
+from localism.stages.train_plan import MEMORY_SHARE
 from localism.training import beats, launch
 from localism.training.job import CHECKPOINTS, Job, whole_checkpoints
 from localism.training.machines import log_name
@@ -34,6 +38,9 @@ def supervise(context: Context, training: Training, job: Job, file: Path) -> Non
     environment = child_environment(context.folder) | {"OMP_NUM_THREADS": str(job.threads)}
     log = context.folder / "logs" / "train.log"
     before = _sizes(log.parent)
+    gpus = find_gpus(environment) if job.device == "cuda" else Gpus(0, None)
+    memory = Handover(context, "train", "training", gpus, MEMORY_SHARE)
+    memory.begin_and_block()
     beats.clear(file.parent)
     with gathered(context, job, file) as place:
         follower = Follower(context, training, job)
@@ -49,9 +56,12 @@ def supervise(context: Context, training: Training, job: Job, file: Path) -> Non
                 time.sleep(POLL_SECONDS)
         finally:
             launch.stop(child)
+            left = session_processes(child.pid)
+            context.store.event("training_ended", "train", code=child.returncode, left=left)
         follower.read()
         if child.returncode or follower.error:
             raise follower.error or explain(job, child.returncode, log, before)
+    memory.end_and_block()
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from localism.cli.main import cli
 from localism.doctor import files, findings, machine
 from localism.doctor.examine import examine
-from localism.gpus import Gpus
+from localism.gpus import Device, Gpus, of_devices
 from localism.models_toml import validate
 from localism.paths import embedded
 from localism.serving import memory
@@ -338,13 +338,29 @@ def test_a_closed_loopback_fails(monkeypatch):
     assert machine._port().status == "fail"
 
 
-def test_leftover_processes_on_gpus_are_named(tmp_path, monkeypatch):
+def leftovers(tmp_path, monkeypatch, used: int, holders: str) -> findings.Finding:
     fake = tmp_path / "nvidia-smi"
-    fake.write_text("#!/bin/sh\necho '4711, VLLM::EngineCore, 61234 MiB'\n")
+    fake.write_text(f"#!/bin/sh\ncase $1 in *compute*) printf '{holders}' ;; esac\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    finding = found(machine._gpu_leftovers(Gpus(2, H100)), "GPUs")
-    assert finding.status == "warn" and "4711, VLLM::EngineCore" in finding.found
+    devices = [Device("0", "GPU-a", H100, used * 2**20), Device("1", "GPU-b", H100, 0)]
+    return found(machine._gpu_leftovers(of_devices(devices)), "GPUs")
+
+
+def test_leftover_processes_on_gpus_are_named(tmp_path, monkeypatch):
+    line = "GPU-a, 4000711, 61234, VLLM::EngineCore\\n"
+    finding = leftovers(tmp_path, monkeypatch, 62000, line)
+    assert finding.status == "warn" and "process 4000711" in finding.found
+    assert "VLLM::EngineCore" in finding.found and "61,234 MiB" in finding.found
+    assert "GPU 0: 65.0 GB held" in finding.found
+
+
+def test_memory_that_nobody_is_named_for_is_told(tmp_path, monkeypatch):
+    finding = leftovers(tmp_path, monkeypatch, 62000, "")
+    assert finding.status == "warn" and "names no process" in finding.found
+    assert "fuser" in finding.fix
+    other = "GPU-other, 5, 100, x\\n"  # on a GPU that is not ours to see
+    assert leftovers(tmp_path, monkeypatch, 500, other).status == "pass"
 
 
 # ---- the table -----------------------------------------------------------------------------

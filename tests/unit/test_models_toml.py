@@ -60,6 +60,12 @@ def model_that_reads(tokens: int, folder: Path, source: Path = TEACHER, **change
         ("extract.method=sd", "method", "[extract].method", 'possible: "sda", "sdd", "both"'),
         ("teacher.path=", "needs a path or endpoints", "[teacher]", "model folder"),
         ("teacher.path=nowhere", "does not exist", "[teacher].path", "config.json"),
+        (
+            'student.engine_arguments=["--tensor-parallel-size=2"]',
+            "--tensor-parallel-size is for localism to pass on",
+            "[student].engine_arguments",
+            "[student].tensor_parallel instead",
+        ),
         ("embedder.path=nowhere", "sentence-transformers", "[embedder].path", "minilm"),
         ("prompts.pack=nope", "no prompt pack", "[prompts].pack", "compact"),
         ("judge.path=embedded:teacher", "same_as", "[judge].same_as", "keep one"),

@@ -198,7 +198,7 @@ def test_a_model_behind_endpoints_has_no_size_and_so_no_assumed_time():
     config = config_of()
     config = config.model_copy(update={"teacher": config.teacher.model_copy(update=endpoints)})
     rows = list(predict.rows(config, CPU, None, None))
-    found = text.facts(config, rows, None, Power(10.0, "given"), None)
+    found = text.facts(config, CPU, rows, None, Power(10.0, "given"), None)
     assert found["unknown"] == ["extract", "generate", "curate"]
     assert row(rows, "generate").hours is None and found["hours"] > 0
     assert "not counted" in text.render(found)
@@ -210,10 +210,10 @@ def test_a_model_behind_endpoints_has_no_size_and_so_no_assumed_time():
 def test_a_budget_says_how_far_it_goes():
     rows = list(predict.rows(config_of(), CPU, None, None))
     first, second = rows[0].hours, rows[1].hours
-    found = text.facts(config_of(), rows, None, Power(None, ""), first + second / 4)["budget"]
+    found = text.facts(config_of(), CPU, rows, None, Power(None, ""), first + second / 4)["budget"]
     assert found["stage"] == "generate" and found["share"] == pytest.approx(0.25)
     assert found["hours_left"] == pytest.approx(sum(r.hours for r in rows[1:]) - second / 4)
-    enough = text.facts(config_of(), rows, None, Power(None, ""), 1000.0)["budget"]
+    enough = text.facts(config_of(), CPU, rows, None, Power(None, ""), 1000.0)["budget"]
     assert enough["stage"] is None and enough["hours_left"] == 0
 
 
@@ -246,6 +246,16 @@ def test_a_stage_that_was_opened_again_is_compared_with_nothing(tmp_path, new_co
     context.store.event("stage_finished", "generate", summary="done")
     context.store.event("stage_reopened", "generate")
     assert noted.check(context) == ""
+
+
+def test_how_the_engines_lie_on_the_gpus_is_told():
+    said = hardware.engines(config_of(), H100)
+    assert list(said) == ["teacher", "student"], "the teacher judges"
+    assert said["teacher"].startswith("tensor parallel 1, data parallel 8 (one GPU has room:")
+    assert "60 conversations fill no more copies" in said["student"]
+    found = text.facts(config_of(), H100, [], None, Power(10.0, "given"), None)
+    assert f"teacher: {said['teacher'][:40]}" in " ".join(text.render(found).split())
+    assert hardware.engines(config_of(), CPU) == {}
 
 
 def test_disk_grows_with_checkpoints_and_shrinks_with_keep():
