@@ -1,6 +1,5 @@
 """A run: its folder, its lock, and the nine stages in order; forks."""
 
-import fcntl
 import importlib
 import json
 import os
@@ -11,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from localism import __version__, assets, offline, reader
+from localism import __version__, assets, lock, offline, reader
 from localism.config import Config
 from localism.context import Context
 from localism.errors import REFUSALS, OutOfTime, StageError, UsageError
 from localism.models_toml import validate
 from localism.progress import Progress
 from localism.recipe import RECIPE, asked_recipe, differences, is_extension, write_recipe
-from localism.records import LOCK, STAGES, SuiteOptions, stable_id
+from localism.records import STAGES, SuiteOptions, stable_id
 from localism.store import Store, now
 from localism.training.sets import MAIN, Training, examples
 
@@ -94,32 +93,13 @@ def opened(
     `server`: a further URL that may be spoken to.
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with _naming(folder), lock.held(folder, progress.say):
         urls = [u for role in ("teacher", "judge") for u in config.served(role).endpoints]
         offline.close_air_gap(folder, [*urls, *([server] if server else [])])
         with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
             _record_run(store, folder, config)
             assets.record(store, config)
-            with _naming(folder):
-                yield Context(config, store, folder, progress)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise UsageError(
-                f"this run is already being worked on, by process {lock.read().strip()}",
-                where=str(folder),
-                fix=f"wait for it, or look: localism status --run {folder.name}",
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+            yield Context(config, store, folder, progress)
 
 
 @contextmanager

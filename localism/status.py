@@ -1,12 +1,11 @@
 """What has been done in a run, as facts and as a screen; works beside a running process."""
 
-import fcntl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from localism import offline, reader, tables
-from localism.records import LOCK, STAGES
+from localism import lock, offline, reader, tables
+from localism.records import STAGES
 from localism.training.sets import Training
 
 _CARRIED = """
@@ -43,7 +42,7 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
             "state": STATES[event["kind"]],
             "summary": event["summary"] or "",
         }
-    rests = not is_working(folder)
+    rests = not lock.is_held(folder)
     if rests:
         for row in state.values():
             row["state"] = "interrupted" if row["state"] == "under way" else row["state"]
@@ -73,18 +72,6 @@ def _waiting(folder: Path, books: Sequence[dict[str, Any]]) -> list[dict[str, An
             command = f"localism {stage} --run {folder.name}{options[training]}"
             found.setdefault(training, {"training": training, "stage": stage, "command": command})
     return list(found.values())
-
-
-def is_working(folder: Path) -> bool:
-    """Whether a process holds the run's lock."""
-    if not (folder / LOCK).exists():
-        return False
-    with (folder / LOCK).open() as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def render(facts: dict[str, Any]) -> str:

@@ -36,7 +36,7 @@ RANKS = [
     {"config", "reader"},
     {"config_checks"},
     {"models_toml"},
-    {"tables", "context", "assets", "seeds", "recipe", "licences"},
+    {"tables", "lock", "context", "assets", "seeds", "recipe", "licences"},
     {"serving", "embedded", "clustering"},
     {"judging", "curation", "training"},
     {"compare", "lmeval"},

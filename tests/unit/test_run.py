@@ -170,8 +170,8 @@ def test_a_swapped_model_is_refused(folder, tmp_path):
 def test_a_second_worker_is_refused_with_the_first_one_s_process_id(folder):
     config = work(folder)
     script = (
-        "import sys; from pathlib import Path; from localism import run\n"
-        "with run._locked(Path(sys.argv[1])):\n print('in', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from localism import lock\n"
+        "with lock.held(Path(sys.argv[1]), print):\n print('in', flush=True); sys.stdin.read()"
     )
     child = subprocess.Popen(
         [sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
