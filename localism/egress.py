@@ -18,6 +18,7 @@ from typing import Any
 
 LOG_VARIABLE = "LOCALISM_EGRESS_LOG"
 ALLOWED_VARIABLE = "LOCALISM_EGRESS_ALLOWED"
+CHILD_VARIABLE = "LOCALISM_EGRESS_CHILD"  # what a process is for: a stage, and what it started
 STANDING = "localism_egress"  # what airgap_site calls its copy of this module in sys.modules
 STACK_FRAMES = 40  # requests and urllib3 alone put ten frames over the caller
 # connect_ex is audited as connect, gethostbyname_ex as gethostbyname (CPython 3.11 to 3.13).
@@ -116,8 +117,17 @@ def own_addresses() -> set[str]:
     return found
 
 
+def record(attempt: dict[str, Any]) -> None:
+    """Add what a child without a guard was refused to the log of this process, if that has one."""
+    standing = sys.modules.get(STANDING)
+    if standing is not None and __name__ != STANDING:
+        standing.record(attempt)
+    elif _guard is not None:
+        _append(_guard.log, attempt)
+
+
 def attempts(log: Path) -> list[dict[str, Any]]:
-    """Every refused attempt of a run: time, pid, program, event, target and stack."""
+    """Every refused attempt of a run: time, pid, child, program, event, target and stack."""
     if not log.exists():
         return []
     return [_parsed(line) for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -222,26 +232,41 @@ def _refuse(event: str, target: tuple[Any, ...]) -> None:
         part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in target
     ]
     try:
-        _record(_guard.log, event, shown)
+        _append(_guard.log, _attempt(event, shown))
         note = f"recorded in {_guard.log}"
     except OSError as error:
         note = f"and could not be recorded: {error}"
     raise EgressRefused(f"air gap: {event} to {shown[0]} refused; {note}")
 
 
-def _record(log: str, event: str, target: list[str]) -> None:
-    entry = {
+def _attempt(event: str, target: list[str]) -> dict[str, Any]:
+    return {
         "time": time.time(),
         "pid": os.getpid(),
-        "program": " ".join(getattr(sys, "argv", [])[:3]),
+        "child": os.environ.get(CHILD_VARIABLE, ""),
+        "program": _program(),
         "event": event,
         "target": target,
         "stack": _stack(),
     }
+
+
+def _program() -> str:
+    """The first words of the command; of a worker of multiprocessing its name too."""
+    words = " ".join(getattr(sys, "argv", [])[:3])
+    for library in ("multiprocessing.process", "multiprocess.process"):
+        workers = sys.modules.get(library)
+        name = workers.current_process().name if workers else "MainProcess"
+        if name != "MainProcess":
+            return f"{words} ({name})"
+    return words
+
+
+def _append(log: str, attempt: dict[str, Any]) -> None:
     # One O_APPEND write a line: lines of several processes never mix.
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        os.write(descriptor, json.dumps(entry).encode() + b"\n")
+        os.write(descriptor, json.dumps(attempt).encode() + b"\n")
     finally:
         os.close(descriptor)
 
@@ -288,6 +313,7 @@ def _parsed(line: str) -> dict[str, Any]:
     return {
         "time": None,
         "pid": None,
+        "child": "unknown",
         "program": "",
         "event": "unreadable line",
         "target": [line],

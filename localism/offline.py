@@ -1,7 +1,7 @@
 """The air gap: the environment of this process and its children, and the guard on their sockets."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,14 +31,15 @@ AIR_GAP = {
 PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "ws_proxy", "wss_proxy", "all_proxy")
 
 
-def close_air_gap(folder: Path, endpoints: Sequence[str] = ()) -> None:
+def close_air_gap(folder: Path, hosts: Collection[str] = (), child: str = "") -> None:
     """Close it for this process and, through child_environment, for all that it starts.
 
-    `endpoints` are base URLs of model servers that the configuration names: the only hosts beside
-    this machine that may be reached. Refused attempts are recorded in the run folder.
+    `hosts`: names and addresses that the configuration names (recipe.named_hosts), the only ones
+    beside this machine that may be reached. `child`: as of child_environment. Refused attempts are
+    recorded in the run folder.
     """
-    hosts = sorted({_host(url) for url in endpoints})
-    os.environ[egress.ALLOWED_VARIABLE] = ",".join(hosts)
+    os.environ[egress.ALLOWED_VARIABLE] = ",".join(sorted(hosts))
+    is_at(child)
     # In our own environment too: libraries start workers (joblib, datasets) without asking us.
     environment = child_environment(folder)
     for name in os.environ.keys() - environment.keys():
@@ -47,9 +48,19 @@ def close_air_gap(folder: Path, endpoints: Sequence[str] = ()) -> None:
     egress.install(_log(folder), hosts)
 
 
-def child_environment(folder: Path) -> dict[str, str]:
-    """os.environ for a child of this run: offline, and guarded from its first line of Python."""
+def is_at(stage: str) -> None:
+    """What this process does from now on, for attempts of its own and of unnamed children."""
+    os.environ[egress.CHILD_VARIABLE] = stage
+
+
+def child_environment(folder: Path, child: str = "") -> dict[str, str]:
+    """os.environ for a child of this run: offline, and guarded from its first line of Python.
+
+    `child` says in the report whose attempts were refused: "train: trainer".
+    """
     environment = {**os.environ, **AIR_GAP, egress.LOG_VARIABLE: str(_log(folder))}
+    if child:
+        environment[egress.CHILD_VARIABLE] = child
     for name in _proxies(environment):
         del environment[name]
     guard = str(Path(__file__).parent / "airgap_site")
@@ -79,7 +90,8 @@ def _proxies(environment: Mapping[str, str]) -> list[str]:
     return [name for name in environment if name.lower() in PROXIES]
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
+    """The host of an endpoint's base URL; ConfigError for what is none."""
     try:
         host = urlsplit(url).hostname
     except ValueError:

@@ -15,6 +15,7 @@ from localism.config import Config
 from localism.config_checks import check_files
 from localism.errors import ConfigError, UsageError
 from localism.models_toml import apply_overrides, load, read_table, validate
+from localism.offline import host_of
 from localism.prompting.packs import packaged
 from localism.records import STAGES
 
@@ -85,6 +86,13 @@ def _stored(folder: Path) -> dict[str, Any]:
             fix='its config is also in the corpus (localism sql "SELECT recipe FROM run"); restore '
             "the file, or start a new run with --run NEW",
         ) from None
+
+
+def named_hosts(config: Config) -> tuple[str, ...]:
+    """Every host that a configuration names: all that its run may speak to beside this machine."""
+    urls = [url for role in ("teacher", "judge") for url in config.served(role).endpoints]
+    meeting = config.train.rendezvous.partition(":")[0]
+    return tuple(sorted({*map(host_of, urls), *filter(None, [meeting])}))
 
 
 def frozen_recipe(folder: Path) -> Config:

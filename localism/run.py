@@ -16,7 +16,14 @@ from localism.context import Context
 from localism.errors import REFUSALS, OutOfTime, StageError, UsageError
 from localism.models_toml import validate
 from localism.progress import Progress
-from localism.recipe import RECIPE, asked_recipe, differences, is_extension, write_recipe
+from localism.recipe import (
+    RECIPE,
+    asked_recipe,
+    differences,
+    is_extension,
+    named_hosts,
+    write_recipe,
+)
 from localism.records import STAGES, SuiteOptions, stable_id
 from localism.store import Store, now
 from localism.training.sets import MAIN, Training, examples
@@ -94,8 +101,8 @@ def opened(
     """
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     with _naming(folder), lock.held(folder, progress.say):
-        urls = [u for role in ("teacher", "judge") for u in config.served(role).endpoints]
-        offline.close_air_gap(folder, [*urls, *([server] if server else [])])
+        hosts = [*named_hosts(config), *([offline.host_of(server)] if server else [])]
+        offline.close_air_gap(folder, hosts)
         with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
             _record_run(store, folder, config)
             assets.record(store, config)
@@ -188,6 +195,7 @@ def run_stages(context: Context, wanted: Sequence[str]) -> Outcome:
         if context.time_left() <= 0:
             raise OutOfTime
         context.progress.begin(index, len(STAGES), stage)
+        offline.is_at(stage)
         context.store.event("stage_started", stage)
         summary = importlib.import_module(f"localism.stages.{stage}").run(context)
         check_books(context.store, BOOKS.get(stage, ()))
@@ -224,6 +232,7 @@ def run_trainings(context: Context, stage: str, trainings: Sequence[Training]) -
         for training in others:
             examples(context.store, training.set_name)
         context.progress.begin(STAGES.index(stage) + 1, len(STAGES), stage)
+        offline.is_at(stage)
         summary = importlib.import_module(f"localism.stages.{stage}").run(context, others)
         books = [f"{book} {training.name}" for book in BOOKS.get(stage, ()) for training in others]
         check_books(context.store, books)
@@ -236,6 +245,7 @@ def run_suites(context: Context, asked: SuiteOptions) -> Outcome:
     """Evaluate models on benchmarks; the report is made again."""
     started = time.monotonic()
     context.progress.begin(STAGES.index("evaluate") + 1, len(STAGES), "evaluate")
+    offline.is_at("evaluate")
     summary = importlib.import_module("localism.stages.evaluate_suites").run(context, asked)
     context.store.event("suites_evaluated", "evaluate", summary=summary)
     context.progress.end(summary)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from localism import lock, offline, reader, tables
+from localism import lock, offline, reader, recipe, tables
+from localism.errors import ConfigError
 from localism.records import STAGES
 from localism.training.sets import Training
 
@@ -19,7 +20,8 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
     """Stages with state and summary, books, tokens and refused connections of a run.
 
     tokens are of its own calls; carried_over says of a fork what it has from which parent, waiting
-    what is to be done by hand for trainings beside the run's own.
+    what is to be done by hand for trainings beside the run's own, allowed_hosts which machines it
+    may speak to beside its own (null where its recipe can't be read).
     """
     if not (folder / reader.CORPUS).exists():
         return {
@@ -29,7 +31,8 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
             "tokens": [],
             "carried_over": [],
             "waiting": [],
-            "refused_connections": 0,
+            "refused_connections": len(offline.refused_connections(folder)),
+            "allowed_hosts": _allowed_hosts(folder),
         }
     events = reader.read(
         folder,
@@ -55,7 +58,15 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
         "tokens": reader.read(folder, "SELECT * FROM tokens").as_dicts(),
         "carried_over": reader.read(folder, _CARRIED).as_dicts(),
         "refused_connections": len(offline.refused_connections(folder)),
+        "allowed_hosts": _allowed_hosts(folder),
     }
+
+
+def _allowed_hosts(folder: Path) -> list[str] | None:
+    try:
+        return list(recipe.named_hosts(recipe.frozen_recipe(folder)))
+    except (ConfigError, OSError):
+        return None  # of a run that another version began, for instance: the rest can be said
 
 
 def _waiting(folder: Path, books: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -103,7 +114,9 @@ def render(facts: dict[str, Any]) -> str:
         for row in facts["carried_over"]
     ]
     refused = tables.number_of(facts["refused_connections"], "connection")
-    lines += ["", f"{refused} refused by the air gap"]
+    hosts = facts["allowed_hosts"]
+    allowed = ", ".join(hosts) if hosts else "what the recipe names" if hosts is None else "nothing"
+    lines += ["", f"{refused} refused by the air gap; allowed beside this machine: {allowed}"]
     return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ def train_worker(name: str, call: str | None) -> None:
     from localism.training import worker
 
     folder = run.existing_folder(name).resolve()
-    offline.close_air_gap(folder)
+    offline.close_air_gap(folder, child="train-worker")
 
     def say(line: str) -> None:
         click.echo(f"{time.strftime('%H:%M:%S')} {line}")

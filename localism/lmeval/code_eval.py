@@ -7,11 +7,13 @@ estimate of Chen et al. 2021 (arXiv 2107.03374, section 2.1), as it is there.
 
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from localism import egress
 from localism.lmeval.sandbox import Outcome, Sandbox
 
 NAME = "code_eval"
@@ -50,6 +52,9 @@ class CodeEval:
         with ThreadPoolExecutor(min(MOST_AT_ONCE, os.cpu_count() or 1)) as pool:
             ended = list(pool.map(self._sandbox.run, programs))
         self.outcomes.update(one.kind for one in ended)
+        for attempt in (attempt for one in ended for attempt in one.refused):
+            who = {"pid": None, "child": "evaluate: lm-eval", "program": "a model's answer"}
+            egress.record({"time": time.time(), **who, **attempt})
         return ended
 
 

@@ -15,12 +15,16 @@ import signal
 import struct
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 MEMORY_BYTES = 2**30
 FILE_BYTES = 2**20
 OPEN_FILES = 64
 FOLDER_SIZE = b"size=16m,nr_inodes=1k"
+# So that what a program writes of itself stays small.
+MOST_ATTEMPTS, STACK_FRAMES, LONGEST = 8, 12, 200
+LOOK_UPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
+HERE = (None, "", "localhost", "127.0.0.1", "::1")
 
 # <linux/prctl.h>, <linux/seccomp.h>, <linux/mount.h>, <linux/capability.h>
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
@@ -46,6 +50,7 @@ REFUSED_CALLS = {
 CLONE, CLONE3, CLONE_THREAD = 56, 435, 0x10000
 AUDIT_ARCH_X86_64, X32 = 0xC000003E, 0x40000000
 EPERM, ENOSYS = 1, 38
+AF_INET, AF_INET6 = 2, 10
 ALLOW, ERRNO, KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 
 
@@ -71,6 +76,7 @@ def main() -> None:
         # Without a sandbox, by the user's leave: what can be refused all the same is refused.
     token = request["token"]
     os.write(verdicts, f"{token} ready\n".encode())
+    tell_of_sockets(verdicts, token)
     verdict = run(request["program"], request["seconds"])
     os.write(verdicts, f"{token} {verdict}".encode(errors="replace")[:400] + b"\n")
     os._exit(0)  # not waiting for threads, nor for what the program left to be done at exit
@@ -93,6 +99,43 @@ def run(program: str, seconds: float) -> str:
 
 def _time_is_up(_number: int, _frame: FrameType | None) -> NoReturn:
     raise TimeIsUp
+
+
+def tell_of_sockets(verdicts: int, token: str) -> None:
+    """Have the first attempts to reach a network written down, and refused before the kernel is."""
+    left = iter(range(MOST_ATTEMPTS))
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        target = _target(event, arguments)
+        if target is None:
+            return
+        if next(left, None) is not None:
+            attempt = {"event": event, "target": target, "stack": _stack()}
+            os.write(verdicts, f"{token} refused {json.dumps(attempt)}\n".encode())
+        raise PermissionError(EPERM, os.strerror(EPERM))
+
+    sys.addaudithook(hook)
+
+
+def _target(event: str, arguments: tuple[Any, ...]) -> list[str] | None:
+    """What an event of Python's reaches for, when that is a network: where to, if it says so."""
+    if event in LOOK_UPS and arguments[0] not in HERE:
+        return [str(part)[:LONGEST] for part in arguments[:2]]
+    if event == "socket.__new__" and arguments[1] in (AF_INET, AF_INET6):
+        return [f"a socket of family {int(arguments[1])}"]
+    return None
+
+
+def _stack() -> list[str]:
+    """Outermost first, without this script's own frames."""
+    found: list[str] = []
+    frame = sys._getframe()
+    while frame is not None and len(found) < STACK_FRAMES:
+        code = frame.f_code
+        if code.co_filename != __file__:
+            found.append(f"{code.co_filename}:{frame.f_lineno} {code.co_name}"[:LONGEST])
+        frame = frame.f_back  # type: ignore[assignment]
+    return found[::-1]
 
 
 # ---- the walls -----------------------------------------------------------------------------------

@@ -234,7 +234,7 @@ def _evaluate(
     (Path(job.results) / ERROR).unlink(missing_ok=True)
     # Data sets are cached by the harness's loader; nothing of it is for later, or for others.
     cache = folder / "cache"
-    environment = child_environment(run_folder) | {
+    environment = child_environment(run_folder, "evaluate: lm-eval") | {
         "HF_HOME": str(cache),
         "OMP_NUM_THREADS": str(settings.threads),
         "TOKENIZERS_PARALLELISM": "false",

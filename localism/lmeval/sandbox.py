@@ -15,10 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from localism.errors import MachineError
 
@@ -30,6 +31,7 @@ START_SECONDS = 20.0
 GRACE_SECONDS = 1.0
 """For a program that is told that its time is up, before it is ended."""
 POLL_SECONDS = 0.2
+REFUSED = "refused "
 UNSHARE = ("-n", "-m", "-p", "-i", "-f", "--kill-child")
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -70,6 +72,8 @@ class Outcome:
     """killed: by a bound of the sandbox, or by itself."""
     said: str
     """What it raised, or the signal."""
+    refused: tuple[dict[str, Any], ...] = ()
+    """Attempts to reach a network, the first ones: event, target and stack of each."""
 
 
 class SandboxBroken(MachineError):
@@ -139,7 +143,9 @@ def _wait(process: subprocess.Popen[bytes], verdicts: IO[bytes], seconds: float)
 
 
 def _outcome(token: str, code: int | None, verdicts: str, complaints: str) -> Outcome:
-    said = [line.removeprefix(token).strip() for line in verdicts.splitlines() if token in line]
+    lines = [line.removeprefix(token).strip() for line in verdicts.splitlines() if token in line]
+    refused = tuple(_attempts(line[len(REFUSED) :] for line in lines if line.startswith(REFUSED)))
+    said = [line for line in lines if not line.startswith(REFUSED)]
     if not said:
         raise SandboxBroken(
             "the sandbox could not be set up",
@@ -148,10 +154,22 @@ def _outcome(token: str, code: int | None, verdicts: str, complaints: str) -> Ou
         )
     if len(said) > 1:
         kind, _, detail = said[1].partition(" ")
-        return Outcome("timed out", "") if kind == "timed" else Outcome(_kind(kind), detail)
+        detail = "" if kind == "timed" else detail
+        return Outcome("timed out" if kind == "timed" else _kind(kind), detail, refused)
     if code is None:
-        return Outcome("timed out", "and would not stop")
-    return Outcome("killed", f"exit code {code}")
+        return Outcome("timed out", "and would not stop", refused)
+    return Outcome("killed", f"exit code {code}", refused)
+
+
+def _attempts(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """What the jail wrote; a program that is out to disturb it can write there, too."""
+    for line in lines:
+        try:
+            told = json.loads(line)
+            target, stack = map(str, told["target"]), map(str, told["stack"])
+            yield {"event": str(told["event"]), "target": [*target], "stack": [*stack]}
+        except (ValueError, KeyError, TypeError):
+            continue
 
 
 def _kind(word: str) -> Kind:
@@ -160,7 +178,7 @@ def _kind(word: str) -> Kind:
 
 def _text(file: IO[bytes]) -> str:
     file.seek(0)
-    return file.read(2**16).decode(errors="replace")
+    return file.read(2**18).decode(errors="replace")
 
 
 @cache

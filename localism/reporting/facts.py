@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from localism import offline, stage_time
+from localism import offline, recipe, stage_time
 from localism.config import Config
 from localism.context import Context
 from localism.reporting import coverage, evaluations, examples, notices, provenance, work
@@ -21,6 +21,8 @@ METRICS = {
 }
 PERCENT = ("win_rate", "lc_win_rate", "skill_coverage", "finished")
 GAIN = "preference_gain"
+# Refused connections that differ; more would be a page of their own.
+ATTEMPTS_SHOWN = 200
 # Measures of a clustering that are numbers of things.
 COUNTED = {"skills", "clusters", "rare_skills"}
 
@@ -30,6 +32,7 @@ def collect(context: Context) -> dict[str, Any]:
     store, config = context.store, context.config
     query = store.query
     assets = query("SELECT * FROM asset ORDER BY role, path")
+    refused = offline.refused_connections(context.folder)
     stages, tokens = query(stage_time.STAGES), query("SELECT * FROM tokens")
     facts = {
         **_about(store, config),
@@ -48,7 +51,10 @@ def collect(context: Context) -> dict[str, Any]:
         "examples": examples.accepted_examples(store),
         "rejected": examples.rejected_examples(store),
         "duels": examples.duels(store),
-        "refused": offline.refused_connections(context.folder),
+        "refused": refused,
+        "attempts": provenance.grouped(refused),
+        "attempts_shown": ATTEMPTS_SHOWN,
+        "allowed_hosts": recipe.named_hosts(config),
     }
     return {**facts, "notices": notices.collect(facts)}
 

@@ -1,7 +1,10 @@
 """What went in: models with their licences, prompts, data, and the libraries that ran."""
 
+import json
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
@@ -47,3 +50,33 @@ def libraries() -> list[dict[str, str]]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def grouped(attempts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Refused connections, those that are alike but for their time and process as one row.
+
+    Texts and lists of texts, whatever the log holds; with `times`, `first` and `last` (UTC).
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for attempt in attempts:
+        row: dict[str, Any] = {n: str(attempt.get(n) or "") for n in ("program", "event")}
+        row["child"] = str(attempt.get("child", "unknown"))
+        row |= {name: _texts(attempt.get(name)) for name in ("target", "stack")}
+        known = rows.setdefault(json.dumps(row), {**row, "times": 0, "first": "", "last": ""})
+        moment = _moment(attempt.get("time"))
+        known["times"] += 1
+        known["first"] = min(filter(None, (known["first"], moment)), default="")
+        known["last"] = max(known["last"], moment)
+    return sorted(rows.values(), key=lambda row: (not row["first"], row["first"]))
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(part) for part in value] if isinstance(value, list) else [str(value or "")]
+
+
+def _moment(seconds: Any) -> str:
+    """Empty for what is no time."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+    except (TypeError, ValueError, OverflowError, OSError):
+        return ""

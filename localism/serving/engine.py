@@ -371,7 +371,9 @@ class Engine:
 
     def environment(self) -> dict[str, str]:
         """The server's environment: that of every child, its key, and what suits the device."""
-        environment = offline.child_environment(self._context.folder)
+        # Named as its log is.
+        child = f"{self._log.stem}: engine"
+        environment = offline.child_environment(self._context.folder, child)
         environment["VLLM_API_KEY"] = self.key  # not in argv: every user can read that
         if self._swaps_weights():
             environment["VLLM_SERVER_DEV_MODE"] = "1"

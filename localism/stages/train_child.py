@@ -35,7 +35,8 @@ ERROR = re.compile(r"(\[rank\d+\]: )?[\w.]*(Error|Exception|Interrupt): ")
 
 def supervise(context: Context, training: Training, job: Job, file: Path) -> None:
     """Run the child of a job file to its end, following its log; raises what it ended with."""
-    environment = child_environment(context.folder) | {"OMP_NUM_THREADS": str(job.threads)}
+    environment = child_environment(context.folder, "train: trainer")
+    environment["OMP_NUM_THREADS"] = str(job.threads)
     log = context.folder / "logs" / "train.log"
     before = _sizes(log.parent)
     gpus = find_gpus(environment) if job.device == "cuda" else Gpus(0, None)

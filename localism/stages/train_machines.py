@@ -134,7 +134,7 @@ def _start_step(context: Context, found: Machines, call: Call) -> subprocess.Pop
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=child_environment(context.folder),
+            env=child_environment(context.folder, "train: srun"),
             start_new_session=True,
         )
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from localism import weights
+from localism import egress, weights
 from localism.errors import LocalismError, MachineError, StageError
 from localism.gpus import find_gpus
 from localism.offline import child_environment
@@ -138,8 +138,11 @@ def _train(run_folder: Path, call: Call, place: Place, say: Say) -> int:
     file, folder = Path(call.job), run_folder / machines.MACHINES
     job = Job.read(file)
     log = run_folder / "logs" / machines.log_name(socket.gethostname())
-    threads = {"OMP_NUM_THREADS": str(job.threads)}
-    child = launch.start(file, log, child_environment(run_folder) | threads, place)
+    environment = child_environment(run_folder, "train-worker: trainer")
+    environment["OMP_NUM_THREADS"] = str(job.threads)
+    # The run's machine, by the name or address that its [train].rendezvous gives it.
+    environment[egress.ALLOWED_VARIABLE] = place.address.rpartition(":")[0]
+    child = launch.start(file, log, environment, place)
     leave_at = math.inf
     # The call still stands when the run's machine is gone.
     watch = beats.Watch(file.parent, [0], job.silence_seconds)

@@ -19,7 +19,8 @@ OUTSIDE = "198.51.100.1"
 pytestmark = pytest.mark.component
 PRELUDE = "import socket, asyncio, sys, os\n"
 CLOSE = (
-    "from pathlib import Path\nfrom localism import offline\noffline.close_air_gap({!r}, {!r})\n"
+    "from pathlib import Path\nfrom localism import offline\n"
+    "offline.close_air_gap({!r}, [*map(offline.host_of, {!r})])\n"
 )
 
 
@@ -371,10 +372,34 @@ def test_an_endpoint_by_name_is_allowed_at_the_address_that_it_has_now(tmp_path:
     assert ours(code, tmp_path, ("http://node1:8000/v1",)) == "allowed allowed\n"
 
 
+def test_a_run_may_reach_the_hosts_of_its_configuration_and_no_others(tmp_path: Path) -> None:
+    tables = {
+        "teacher": {"endpoints": [f"http://{OUTSIDE}:8000/v1"], "served_name": "teacher"},
+        "judge": {"endpoints": ["http://203.0.113.7/v1"], "served_name": "judge"},
+        "student": {"path": "embedded:student"},
+        "train": {"rendezvous": "203.0.113.8:29400"},
+    }
+    code = f"""
+        import io
+        from localism import run
+        from localism.models_toml import validate
+        from localism.progress import Progress
+        config = validate({tables!r}, "models.toml")
+        with run.opened(Path({str(tmp_path / "run")!r}), config, Progress(io.StringIO())):
+            print(*map(knock, ["203.0.113.7", "203.0.113.8", "203.0.113.6"]))
+            print(os.environ["LOCALISM_EGRESS_ALLOWED"])
+    """
+    printed = ours(textwrap.dedent(KNOCK) + textwrap.dedent(code), tmp_path)
+    assert printed.splitlines()[1:] == [
+        "allowed allowed refused",
+        f"{OUTSIDE},203.0.113.7,203.0.113.8",
+    ]
+
+
 @pytest.mark.parametrize("url", ["node1:8000/v1", "", "http://", "http://[::1"])
-def test_an_endpoint_without_a_host_is_an_error_with_a_fix(url: str, tmp_path: Path) -> None:
+def test_an_endpoint_without_a_host_is_an_error_with_a_fix(url: str) -> None:
     with pytest.raises(ConfigError, match="not a base URL"):
-        offline.close_air_gap(tmp_path, [url])
+        offline.host_of(url)
 
 
 def test_lines_of_twenty_children_never_mix(tmp_path: Path) -> None:
@@ -470,7 +495,7 @@ def test_a_second_run_in_one_process_has_its_own_log_and_endpoints(tmp_path: Pat
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
-    again = f"offline.close_air_gap(Path({str(second)!r}), ['http://203.0.113.9:8000/v1'])\n"
+    again = f"offline.close_air_gap(Path({str(second)!r}), ['203.0.113.9'])\n"
     code = textwrap.dedent(KNOCK) + again + f"print(knock('{OUTSIDE}'), knock('203.0.113.9'))"
     printed = ours(code, first, (f"http://{OUTSIDE}:8000/v1",))
     assert printed == "allowed refused\nrefused allowed\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import netns
+import planted
 import pytest
 import trainings
 from trainings import STEPS_AN_EPOCH, recipe, rows, train_in
@@ -130,8 +131,14 @@ def children(pid: int) -> list[int]:
 def test_slurm_starts_the_other_machine_and_it_ends_with_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An srun of ours, which drops Slurm's options and starts the command here."""
+    """An srun of ours, which drops Slurm's options and starts the command here.
+
+    With a library that phones home in every process of both machines: that is refused and
+    recorded in each, and nothing comes of it.
+    """
     (tmp_path / RECIPE).touch()
+    library = planted.plant(tmp_path / "library", at_start=True)
+    monkeypatch.setenv("PYTHONPATH", str(library))
     srun = tmp_path / "bin/srun"
     srun.parent.mkdir()
     srun.write_text(
@@ -150,3 +157,15 @@ def test_slurm_starts_the_other_machine_and_it_ends_with_the_training(
     words = (tmp_path / "logs/train-slurm.log").read_text()
     assert "takes part as machine 1" in words and "this training is over" in words
     assert sorted(p.name for p in (tmp_path / "machines").iterdir()) == ["places.json"]
+    assert_guarded(planted.refused(library, tmp_path))
+
+
+def assert_guarded(attempts: list[dict[str, Any]]) -> None:
+    """On each machine its worker, torch's launcher and what that started have tried."""
+    programs = {
+        child: "\n".join(one["program"] for one in attempts if one["child"] == child)
+        for child in ("train: srun", "train: trainer", "train-worker: trainer")
+    }
+    assert "train-worker" in programs["train: srun"]
+    for child in ("train: trainer", "train-worker: trainer"):
+        assert "--nproc_per_node" in programs[child] and "sft.py" in programs[child], programs

@@ -302,12 +302,12 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 
 def test_a_version_beside_the_locked_one_is_a_warning(monkeypatch):
     monkeypatch.setattr(machine, "_lock", lambda kind: {"duckdb": "0.1"})
-    finding = found(machine._versions(Gpus(0, None)), "versions")
+    finding = found(machine._versions(Gpus(0, None), {}), "versions")
     assert finding.status == "warn" and "tested with 0.1" in finding.found
 
 
 def test_the_lock_of_this_repository_is_what_is_installed():
-    assert found(machine._versions(Gpus(0, None)), "versions").status == "pass"
+    assert found(machine._versions(Gpus(0, None), {}), "versions").status == "pass"
 
 
 def test_a_clock_before_the_files_is_a_warning(tmp_path):

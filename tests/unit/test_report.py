@@ -6,12 +6,14 @@ import json
 import re
 from datetime import datetime, timedelta
 from importlib import resources
+from typing import Any
 
 import made_corpus
 import pytest
 from engines import NewContext, embedded_config
 
 from localism import stage_time
+from localism.config import Teacher, Train
 from localism.context import Context
 from localism.reporting import coverage, evaluations, examples, facts, notices, page, work
 from localism.store import Store
@@ -315,13 +317,61 @@ def test_the_policy_lets_only_what_is_written_in_the_page_run(made: Context) -> 
     assert 'style="' not in written and "onclick" not in written
 
 
-def test_refused_connections_are_shown_with_the_place_that_tried(made: Context) -> None:
-    entry = {"time": 1.0, "pid": 7, "program": "python tool.py", "event": "socket.connect",
-             "target": ["hub.example", "443"], "stack": ["tool.py:12 fetch"]}  # fmt: skip
-    (made.folder / "egress.jsonl").write_text(json.dumps(entry) + "\n")
-    text = text_of(page.render(facts.collect(made)))
+ATTEMPT = {
+    "time": 1.0, "pid": 7, "child": "train: trainer", "program": "sft.py job.json",
+    "event": "socket.connect", "target": ["hub.example", "443"],
+    "stack": ["run.py:3 main", "tool.py:12 fetch"],
+}  # fmt: skip
+
+
+def write_attempts(context: Context, *attempts: Any) -> str:
+    lines = "".join(json.dumps(attempt) + "\n" for attempt in attempts)
+    (context.folder / "egress.jsonl").write_text(lines)
+    return page.render(facts.collect(context))
+
+
+def test_refused_connections_are_shown_with_time_child_target_and_stack(made: Context) -> None:
+    text = text_of(write_attempts(made, ATTEMPT))
     assert "1 attempt to leave this machine, all refused." in text
-    assert "hub.example port 443 by python tool.py (socket.connect) tool.py:12 fetch" in text
+    assert "hub.example port 443 train: trainer, 1970-01-01 00:00:01 socket.connect in" in text
+    assert "sft.py job.json run.py:3 main tool.py:12 fetch" in text
+    assert "since models.toml names them: nothing." in text
+
+
+def test_alike_attempts_are_one_line_and_none_is_left_out(made: Context) -> None:
+    later = [ATTEMPT | {"time": second, "pid": second} for second in (5, 3)]
+    other = ATTEMPT | {"child": "", "target": ["elsewhere.example", "80"], "time": None}
+    text = text_of(write_attempts(made, *later, ATTEMPT, other, other))
+    assert "refused 5 attempts to leave" in text
+    alike = "port 443 3 times train: trainer, 1970-01-01 00:00:01 to 1970-01-01 00:00:05"
+    assert alike in text
+    assert "elsewhere.example port 80 2 times localism itself, at an unknown time" in text
+
+
+def test_an_attempt_is_data_whatever_it_holds(made: Context) -> None:
+    """Targets and arguments come from what was refused; a log may also be cut or overwritten."""
+    markup = "<script>alert(1)</script><img src=x>"
+    hostile = {
+        "time": "soon", "child": markup, "program": markup, "event": markup,
+        "target": [markup, "'\"&"], "stack": [markup],
+    }  # fmt: skip
+    odd = [{"time": 1e99, "target": 7, "stack": None}, [], {"target": {"a": 1}}]
+    written = write_attempts(made, hostile, *odd)
+    assert "alert(1)" not in re.sub(r"&lt;script&gt;alert\(1\)", "", written)
+    assert "<img" not in written
+    assert text_of(written).count(markup) == 5
+    assert "refused 4 attempts to leave" in text_of(written)
+
+
+def test_the_report_names_the_hosts_that_models_toml_allows(new_context: NewContext) -> None:
+    urls = ("http://node2:8000/v1", "https://10.1.2.3/v1")
+    config = made_corpus.config_of(embedded_config).model_copy(
+        update={"teacher": Teacher(endpoints=urls), "train": Train(rendezvous="node1:29400")}
+    )
+    context = new_context(config)
+    made_corpus.fill(context.store, config, made_corpus.Size())
+    text = text_of(page.render(facts.collect(context)))
+    assert "since models.toml names them: 10.1.2.3 , node1 , node2 ." in text
 
 
 def test_a_warning_is_listed_once_and_the_judges_own_only_where_no_stage_gave_it(

@@ -1,8 +1,12 @@
-"""Trainings beside the run's own wait for a person: status says with which command they go on."""
+"""Status: trainings that wait for a person; what the air gap refused, and what it allows."""
 
-from engines import NewContext, embedded_config
+from pathlib import Path
 
-from localism import status
+import pytest
+from engines import NewContext, behind_endpoints, embedded_config
+
+from localism import recipe, status
+from localism.config import Config
 from localism.context import Context
 from localism.records import STAGES
 
@@ -40,3 +44,33 @@ def test_a_training_that_nobody_picked_from_is_named_with_its_command(
     assert f"junk-20 waits for stage evaluate: localism evaluate --run {run} --on junk-20" in (
         status.render(facts)
     )
+
+
+# ---- the air gap ---------------------------------------------------------------------------
+
+URLS = ("http://node2:8000/v1", "http://node2:8001/v1", "https://10.1.2.3/v1")
+CASES = [
+    (embedded_config(), []),
+    (embedded_config(**behind_endpoints("teacher", URLS, Path("key"))), ["10.1.2.3", "node2"]),
+    (embedded_config(train={"rendezvous": "node1:29400"}), ["node1"]),
+]
+
+
+@pytest.mark.parametrize(("config", "hosts"), CASES)
+def test_status_names_every_host_of_the_configuration_and_no_other(
+    config: Config, hosts: list[str], tmp_path: Path
+) -> None:
+    recipe.write_recipe(tmp_path, Path("models.toml"), (), config)
+    (tmp_path / "egress.jsonl").write_text('{"target": ["a"]}\n{"target": ["b"]}\n')
+    facts = status.facts(tmp_path, STAGES)
+    assert (facts["allowed_hosts"], facts["refused_connections"]) == (hosts, 2)
+    said = ", ".join(hosts) or "nothing"
+    last = status.render(facts).splitlines()[-1]
+    assert last == f"2 connections refused by the air gap; allowed beside this machine: {said}"
+
+
+def test_a_recipe_that_cannot_be_read_leaves_the_rest_of_the_status(tmp_path: Path) -> None:
+    (tmp_path / recipe.RECIPE).write_text("{}")
+    facts = status.facts(tmp_path, STAGES)
+    assert facts["allowed_hosts"] is None
+    assert status.render(facts).endswith("allowed beside this machine: what the recipe names")
