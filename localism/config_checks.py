@@ -5,7 +5,8 @@ stage would find after hours is found here.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -13,9 +14,9 @@ from urllib.parse import urlsplit
 from localism import weights
 from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
-from localism.errors import ConfigError
+from localism.errors import ConfigError, raise_together
 from localism.paths import EMBEDDED, embedded
-from localism.prompting.packs import Pack, load_pack, pack_folder
+from localism.prompting.packs import load_pack, pack_folder
 from localism.taxonomy import read_taxonomy
 from localism.toml_mistakes import likely
 
@@ -173,20 +174,31 @@ def _of_numbers(config: Config) -> Iterator[Contradiction]:
 # ---- files -------------------------------------------------------------------------------------
 
 
+Check = Callable[[Config, Origin], None]
+
+
 def check_files(config: Config, source: str, overrides: Sequence[str] = ()) -> None:
     """Model folders, prompt pack, seed and benchmark files exist and are whole.
 
-    Raises ConfigError for the first that does not. `source` and `overrides` as in Origin.
+    Raises ConfigError for the first that does not, with the others beside it. `source` and
+    `overrides` as in Origin.
     """
     origin = Origin(source, tuple(overrides))
     _check_shipped(config, origin)
-    _check_models(config, origin)
-    pack_folder(config.prompts.pack, origin.where("prompts.pack"))
-    pack = load_pack(config.prompts.pack)
-    _check_pack(config, pack, origin)
-    _check_lengths(config, pack, origin)
-    _check_extract(config, origin)
-    _check_gates(config, origin)
+    folders = [partial(_check_model, role) for role in ("teacher", "judge", "student")]
+    # The second group looks into what the first has found whole.
+    whole: tuple[Check, ...] = (*folders, _check_embedder, _check_pack)
+    for checks in (whole, (_check_lengths, _check_extract, _check_gates)):
+        mistakes = (_mistake_of(check, config, origin) for check in checks)
+        raise_together([mistake for mistake in mistakes if mistake])
+
+
+def _mistake_of(check: Check, config: Config, origin: Origin) -> ConfigError | None:
+    try:
+        check(config, origin)
+    except ConfigError as wrong:
+        return wrong
+    return None
 
 
 def _check_shipped(config: Config, origin: Origin) -> None:
@@ -204,22 +216,24 @@ def _check_shipped(config: Config, origin: Origin) -> None:
             )
 
 
-def _check_models(config: Config, origin: Origin) -> None:
-    for role in ("teacher", "judge", "student"):
-        section: Served = getattr(config, role)
-        if section.path:
-            weights.check_model_folder(
-                embedded(section.path),
-                origin.where(f"{role}.path"),
-                needs_chat_template=role != "student",
-            )
-            _check_max_model_len(section, role, origin)
-        if section.api_key_file and not Path(section.api_key_file).is_file():
-            raise ConfigError(
-                "the file with the endpoints' API key does not exist",
-                where=f"{origin.where(f'{role}.api_key_file')} = {section.api_key_file!r}",
-                fix="give the path of a file that holds the key and nothing else",
-            )
+def _check_model(role: str, config: Config, origin: Origin) -> None:
+    section: Served = getattr(config, role)
+    if section.path:
+        weights.check_model_folder(
+            embedded(section.path),
+            origin.where(f"{role}.path"),
+            needs_chat_template=role != "student",
+        )
+        _check_max_model_len(section, role, origin)
+    if section.api_key_file and not Path(section.api_key_file).is_file():
+        raise ConfigError(
+            "the file with the endpoints' API key does not exist",
+            where=f"{origin.where(f'{role}.api_key_file')} = {section.api_key_file!r}",
+            fix="give the path of a file that holds the key and nothing else",
+        )
+
+
+def _check_embedder(config: Config, origin: Origin) -> None:
     folder = embedded(config.embedder.path)
     if not (folder / "modules.json").exists():
         raise ConfigError(
@@ -242,8 +256,10 @@ def _check_max_model_len(section: Served, role: str, origin: Origin) -> None:
             )
 
 
-def _check_pack(config: Config, pack: Pack, origin: Origin) -> None:
-    """The pack has a template for everything that the configuration will ask of it."""
+def _check_pack(config: Config, origin: Origin) -> None:
+    """The pack is whole and has a template for everything that will be asked of it."""
+    pack_folder(config.prompts.pack, origin.where("prompts.pack"))
+    pack = load_pack(config.prompts.pack)
     gates, prompts_pack = config.curate.gates, "prompts.pack"
     if "skills" in gates and config.curate.skills == "judge" and not pack.has("shows_skill"):
         raise ConfigError(
@@ -274,8 +290,9 @@ def _check_pack(config: Config, pack: Pack, origin: Origin) -> None:
             )
 
 
-def _check_lengths(config: Config, pack: Pack, origin: Origin) -> None:
+def _check_lengths(config: Config, origin: Origin) -> None:
     """No reply is asked for that its model could not hold beside a prompt."""
+    pack = load_pack(config.prompts.pack)
     replies = {turn.name: turn.sampling.max_tokens for turn in pack.turns}
     replies["lists"] = pack.extract_sampling.max_tokens
     longest = max(replies, key=lambda name: replies[name])

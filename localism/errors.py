@@ -7,6 +7,7 @@ Anything else that is raised is a bug of ours and keeps its traceback.
 import errno
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -20,6 +21,8 @@ class LocalismError(Exception):
         self.problem = problem
         self.where = where
         self.fix = fix
+        self.beside: Sequence[LocalismError] = ()
+        """Further mistakes that were found with it; the doctor shows them all."""
 
     def __str__(self) -> str:
         return f"error: {self.problem}\nwhere: {self.where}\nfix:   {self.fix}"
@@ -47,6 +50,13 @@ class StageError(LocalismError):
     """A stage could not finish; what it finished before is kept."""
 
     exit_code = 5
+
+
+def raise_together(found: Sequence[LocalismError]) -> None:
+    """Raise the first of several mistakes, which brings the others along; nothing if none."""
+    if found:
+        found[0].beside = found[1:]
+        raise found[0] from None
 
 
 class OutOfTime(Exception):

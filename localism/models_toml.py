@@ -1,4 +1,4 @@
-"""models.toml and command-line overrides -> a validated Config, or the first mistake with its fix.
+"""models.toml and command-line overrides -> a validated Config, or the mistakes with their fixes.
 
 What needs no model is checked at once, before anything heavy is imported (config_checks.py).
 """
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from localism.config import Config
 from localism.config_checks import Origin, check_files, contradictions
-from localism.errors import ConfigError, UsageError
+from localism.errors import ConfigError, UsageError, raise_together
 from localism.paths import EMBEDDED
 from localism.toml_mistakes import Place, mistakes
 
@@ -52,7 +52,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def validate(table: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
-    """A Config from plain tables; the first mistake becomes a ConfigError.
+    """A Config from plain tables; mistakes become a ConfigError, the others beside the first.
 
     `overrides` are those that the table holds already: a mistake in one is said to be there.
     """
@@ -60,12 +60,18 @@ def validate(table: dict[str, Any], source: str, overrides: Sequence[str] = ()) 
     try:
         config = Config.model_validate(table)
     except ValidationError as wrong:
-        first = mistakes(wrong, Config, MANUAL)[0]
-        raise ConfigError(
-            first.problem, where=origin.where(_key(first.place)) + first.value, fix=first.fix
-        ) from None
-    for problem, keys, fix in contradictions(config):
-        raise ConfigError(problem, where=origin.where(*keys), fix=fix)
+        found = [
+            ConfigError(one.problem, where=origin.where(_key(one.place)) + one.value, fix=one.fix)
+            for one in mistakes(wrong, Config, MANUAL)
+        ]
+        raise_together(found)
+        raise
+    raise_together(
+        [
+            ConfigError(problem, where=origin.where(*keys), fix=fix)
+            for problem, keys, fix in contradictions(config)
+        ]
+    )
     return config
 
 

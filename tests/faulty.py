@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from localism.serving.endpoint import PING
+
 Fault = Callable[["Handler"], None]
 WHOLE = {
     "id": "1", "object": "chat.completion", "created": 0, "model": "m",
@@ -97,7 +99,8 @@ class Proxy(ThreadingHTTPServer):
     def __init__(self, url: str, fault: Fault | None = None, spared: tuple[str, ...] = ()) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.behind, self.fault, self.spared = urlsplit(url), fault, spared
-        self.passed = self.failed = 0
+        self.passed = self.failed = self.replies = 0
+        """Requests passed on, failed, and replies given to what is no mere look."""
         self.is_closing = False
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -154,6 +157,8 @@ class Handler(BaseHTTPRequestHandler):
         data = answer.read()
         connection.close()
         self.server.passed += 1
+        if answer.status == 200 and self.path.endswith("/chat/completions"):
+            self.server.replies += json.loads(content)["messages"][-1]["content"] != PING
         self.answer(answer.status, data, answer.headers.get_content_type())
 
     def answer(self, code: int, data: bytes, kind: str, **headers: str) -> None:

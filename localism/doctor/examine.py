@@ -69,5 +69,5 @@ async def _start(context: Context, role: str) -> Finding:
 
 
 def of_unreadable(wrong: LocalismError) -> Sequence[Finding]:
-    """When models.toml itself cannot be used, that is the finding."""
-    return [files.of_error("configuration", wrong)]
+    """When models.toml itself cannot be used, its mistakes are the findings."""
+    return [files.of_error("configuration", one) for one in (wrong, *wrong.beside)]

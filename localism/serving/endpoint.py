@@ -83,10 +83,10 @@ class Endpoint:
 
         return await self.api.post("/chat/completions", cast_to=ChatCompletion, body=body)
 
-    async def models(self) -> list[dict[str, Any]]:
-        """What it serves. Raises openai.OpenAIError, Garbled, TimeoutError."""
+    async def models(self, patience: float) -> list[dict[str, Any]]:
+        """What it serves, in so many seconds. Raises openai.OpenAIError, Garbled, TimeoutError."""
         with decoding():
-            listed = await asyncio.wait_for(self.api.get("/models", cast_to=object), PROBE_SECONDS)
+            listed = await asyncio.wait_for(self.api.get("/models", cast_to=object), patience)
         found = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(found, list) or not all(map(_is_model, found)):
             raise Garbled(f"its list of models is none: {_beginning(listed)}")
@@ -124,7 +124,7 @@ class Endpoint:
         import openai
 
         try:
-            names = [described["id"] for described in await self.models()]
+            names = [described["id"] for described in await self.models(PROBE_SECONDS)]
             if model not in names:
                 return Lost(f"serves {', '.join(names)} and no longer {model}")
             messages = [{"role": "user", "content": PING}]

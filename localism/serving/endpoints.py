@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from localism.errors import ConfigError, StageError
 from localism.serving.endpoint import (
+    PROBE_SECONDS,
     Endpoint,
     Garbled,
     Lost,
@@ -34,6 +35,8 @@ SILENCE_SECONDS = 120.0
 FIRST_SECONDS_PER_TOKEN = 2.0
 SLOWER_THAN_SEEN = 20.0
 RATE_WINDOW_SECONDS = 30.0
+# At the start, when others are there: one that needs longer is set aside, and joins in later.
+LIST_SECONDS = 15.0
 # Tokenizing takes milliseconds; behind a queue of long prompts it has been seen to take seconds.
 POST_SECONDS = 300.0
 TOO_MANY_REQUESTS = 429
@@ -154,7 +157,7 @@ class Endpoints:
         import openai
 
         try:
-            return await endpoint.models()
+            return await endpoint.models(PROBE_SECONDS if len(self.all) == 1 else LIST_SECONDS)
         except openai.APIConnectionError as dead:
             self._set_aside(endpoint, dead)
         except TimeoutError:

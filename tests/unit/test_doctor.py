@@ -1,14 +1,17 @@
 """The doctor: each check with the one thing broken that it looks for; no model is loaded."""
 
+import importlib.metadata
 import json
 import os
 import shutil
 import socket
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+import tmpfs
 from click.testing import CliRunner
 
 from localism.cli.main import cli
@@ -81,6 +84,39 @@ def test_a_configuration_that_cannot_be_read_is_exit_3_with_its_fix(tmp_path, mo
     done = CliRunner().invoke(cli, ["doctor"], obj={})
     assert done.exit_code == 3
     assert "fail  configuration" in done.output and "fix: " in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        # what the file itself shows
+        (
+            '[teacher]\npaht = "x"\nmax_num_seqs = "many"\n[train]\nepochs = -1\n',
+            ["paht", "max_num_seqs", "epochs"],
+        ),
+        # what shows once it can be read: keys that cannot be together
+        (
+            '[teacher]\npath = "a"\nendpoints = ["http://b/v1"]\n[judge]\nsame_as = "teacher"\n'
+            '[student]\nendpoints = ["http://c/v1"]\n',
+            ["the teacher needs a path or endpoints", "the student is fine-tuned here"],
+        ),
+        # what shows on the disk
+        (
+            '[teacher]\npath = "/no/such/a"\n[judge]\nsame_as = "teacher"\n'
+            '[student]\npath = "/no/such/b"\n[prompts]\npack = "/no/such/c"\n',
+            ["/no/such/a", "/no/such/b", "/no/such/c"],
+        ),
+    ],
+)
+def test_mistakes_that_can_be_found_at_once_are_shown_at_once(tmp_path, monkeypatch, text, named):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.toml").write_text(text)
+    done = CliRunner().invoke(cli, ["doctor", "--json"], obj={})
+    assert done.exit_code == 3
+    seen = json.loads(done.output)["findings"]
+    assert all(one["status"] == "fail" and one["fix"] for one in seen)
+    for word in named:
+        assert sum(word in one["found"] for one in seen) == 1, (word, seen)
 
 
 # ---- models --------------------------------------------------------------------------------
@@ -197,6 +233,24 @@ def test_a_licence_whose_terms_are_not_known_may_be_a_slip():
     assert finding.fix.startswith("did you mean apache-2.0?")
 
 
+def test_licences_that_forbid_what_is_made_are_a_warning():
+    stated = config_of(licences={"teacher": "llama2", "student": "apache-2.0"})
+    seen = [f for f in files.check(stated) if f.check == "licences"]
+    assert {f.status for f in seen} == {"warn"}
+    assert any("localism licences" in f.fix for f in seen)
+
+
+def test_a_suite_of_a_harness_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    finding = found(files.check(config_of(evaluate={"suites": ["lm-eval"]})), "suites")
+    assert finding.status == "fail" and finding.fix
+
+
+def absent(name):
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
 # ---- memory --------------------------------------------------------------------------------
 
 
@@ -284,6 +338,15 @@ def test_states_of_training_that_do_not_fit(tmp_path):
     assert found(machine._training(config, Gpus(8, H100)), "training memory").status == "pass"
 
 
+def test_a_model_larger_than_the_memory_of_a_machine_without_gpus(tmp_path):
+    folder = fake_model(tmp_path / "m", LLAMA_8B, 5_000_000_000_000)
+    config = config_of()
+    teacher = config.teacher.model_copy(update={"path": str(folder)})
+    config = config.model_copy(update={"teacher": teacher})
+    finding = found(machine._serving(config, "teacher", Gpus(0, None)), "teacher memory")
+    assert finding.status == "fail" and "of RAM are free" in finding.found
+
+
 # ---- machine -------------------------------------------------------------------------------
 
 
@@ -304,6 +367,19 @@ def test_a_version_beside_the_locked_one_is_a_warning(monkeypatch):
     monkeypatch.setattr(machine, "_lock", lambda kind: {"duckdb": "0.1"})
     finding = found(machine._versions(Gpus(0, None), {}), "versions")
     assert finding.status == "warn" and "tested with 0.1" in finding.found
+
+
+def test_a_package_that_is_missing(monkeypatch):
+    monkeypatch.setattr(machine, "LOCKED", ("no-such-package",))
+    finding = found(machine._versions(Gpus(0, None)), "versions")
+    assert finding.status == "fail" and "no-such-package is not installed" in finding.found
+
+
+def test_little_room_for_temporary_files_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with tmpfs.mounted(tmp_path, "4m"):
+        finding = found(machine._space(), "temporary files")
+    assert finding.status == "warn" and "TMPDIR" in finding.fix
 
 
 def test_the_lock_of_this_repository_is_what_is_installed():

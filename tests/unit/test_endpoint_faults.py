@@ -131,11 +131,21 @@ def test_one_that_takes_connections_and_never_answers_is_set_aside(
     assert texts_of(context) == [f"re: {number:02d}" for number in range(ROWS)]
 
 
+def test_one_that_is_silent_from_the_start_holds_the_others_up_for_a_moment(
+    new_context, stub, proxy, monkeypatch
+):
+    monkeypatch.setattr(endpoints_module, "LIST_SECONDS", 0.3)
+    well, before = stub(), proxy(stub(), fault=faulty.silence)
+    text, _ = with_client(new_context, (before.url, well.url), lambda c: say(c, "hello"))
+    assert text == "re: hello" and before.passed == 0
+
+
 @pytest.mark.parametrize("is_silent_from_the_start", [False, True])
 def test_alone_it_ends_the_stage(new_context, stub, proxy, monkeypatch, is_silent_from_the_start):
     monkeypatch.setattr(endpoints_module, "SILENCE_SECONDS", 0.3)
     monkeypatch.setattr(endpoints_module, "FIRST_SECONDS_PER_TOKEN", 0.0)
     monkeypatch.setattr(endpoint_module, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(endpoints_module, "PROBE_SECONDS", 0.3)
     before = proxy(stub(), fault=faulty.silence if is_silent_from_the_start else None)
 
     async def work(client: Client) -> None:
