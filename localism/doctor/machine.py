@@ -161,7 +161,7 @@ def _serving(config: Config, role: str, gpus: Gpus) -> Iterator[Finding]:
     if gpus.number:
         yield _on_gpus(role, section, need, gpus)
     else:
-        yield _in_ram(role, need)
+        yield _in_ram(role, need, section.data_parallel or 1)
 
 
 def _on_gpus(role: str, section: Served, need: Needed, gpus: Gpus) -> Finding:
@@ -185,10 +185,11 @@ def _on_gpus(role: str, section: Served, need: Needed, gpus: Gpus) -> Finding:
     )  # fmt: skip
 
 
-def _in_ram(role: str, need: Needed) -> Finding:
+def _in_ram(role: str, need: Needed, copies: int) -> Finding:
     free = _available_ram()
     said = f"weights {gigabytes(need.weights)}, one conversation {gigabytes(need.conversation)}"
-    wanted = need.weights + need.conversation + OVERHEAD_BYTES
+    said = f"{copies} copies, each with {said}" if copies > 1 else said
+    wanted = copies * (need.weights + need.conversation + OVERHEAD_BYTES)
     if wanted > free:
         return Finding(
             "fail", f"{role} memory", f"{said}; {gigabytes(free)} of RAM are free",

@@ -389,6 +389,9 @@ class Engine:
             # Without it the first reply with log-probabilities waits 20 s for a C++ compiler.
             environment["TORCH_COMPILE_DISABLE"] = "1"
             environment.setdefault("VLLM_CPU_KVCACHE_SPACE", CACHE_GIB[is_tiny])
+            if self.placement.tensor > 1:
+                # Otherwise vLLM wants a NUMA node for each process that shares a copy.
+                environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         elif self.gpus.devices:
             environment[VISIBLE] = ",".join(device.name for device in self.gpus.devices)
             # CUDA may number unequal GPUs by their speed, nvidia-smi never does.

@@ -111,7 +111,8 @@ class Handover:
             )
 
     def _held(self, wait: "Wait") -> MachineError:
-        named = ", ".join(device.name for device in wait.full.values())
+        names = [device.name for device in wait.full.values()]
+        named = f"GPUs {', '.join(names)} are" if names[1:] else f"GPU {names[0]} is"
         pids = sorted({holder.pid for holder in wait.holders if is_seen(holder)})
         fix = (
             f"end what should not be there (kill {' '.join(map(str, pids))})"
@@ -119,8 +120,8 @@ class Handover:
             else "`nvidia-smi` on the host itself, or as root `fuser -v /dev/nvidia*`, names it"
         )
         return MachineError(
-            f"GPU {named} is still held after {LIMIT_SECONDS:.0f} s, and {self._phase} needs "
-            f"{self._share:.0%} of it",
+            f"{named} still held after {LIMIT_SECONDS:.0f} s, and {self._phase} needs "
+            f"{self._share:.0%} of each",
             where="\n       ".join(held_by(wait)),
             fix=f"{fix}; or choose other GPUs with CUDA_VISIBLE_DEVICES. The same command goes on",
         )

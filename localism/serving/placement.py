@@ -172,7 +172,7 @@ def _tensor(room: Room, table: str) -> tuple[int, str]:
     if not fitting and not room.section.engine_arguments:
         raise _too_small(room, sizes[-1], table)
     size = max(fitting or sizes)
-    return size, _told(room, size, "the most there are")
+    return size, _told(room, size, "as many as there are")
 
 
 def _why_several(room: Room, size: int) -> str:
@@ -186,16 +186,16 @@ def _why_several(room: Room, size: int) -> str:
         return f"the weights do not fit on {on}"
     if not room.fits(smaller):
         return f"{on} would not hold the longest conversation"
-    return f"{on} would hold {tokens // USUAL_TOKENS} usual conversations at once"
+    return f"{on} would hold only {tokens // USUAL_TOKENS} usual conversations at once"
 
 
 def _told(room: Room, size: int, said: str) -> str:
-    """the smallest with room: weights 35.3 of 74.1 GB usable on each, 475,231 tokens of cache."""
+    """one GPU has room: weights 16.1 GB of the 74.1 GB usable on each GPU, cache for ..."""
     tokens = room.tokens(size)
     if room.usable is None or tokens is None:
         return said
     each = f"weights {_gigabytes(room.need.weights / size)} of the {_gigabytes(room.usable)} usable"
-    cache = "" if tokens == NO_END else f", cache for {max(0, tokens):,} tokens"
+    cache = "" if tokens == NO_END else f", cache for {max(0, tokens):,} tokens a copy"
     return f"{said}: {each} on each GPU{cache}"
 
 

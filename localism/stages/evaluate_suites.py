@@ -1,7 +1,8 @@
 """Benchmarks for the picked model, the base, any checkpoint or any model folder.
 
-Models answer in one student engine, by swapping weights where they have its architecture; then one
-judge engine reads what they wrote. All suites of a call share both engines. What a benchmark asks
+Models answer in one student engine, by swapping weights where they have its architecture; one judge
+engine, after it or beside it (pick_beside.py), reads what they wrote. All suites of a call share
+both engines. What a benchmark asks
 and how it is scored is its protocol's business (localism/suites/); every answer and judgment is a
 row, so a call that was cut off goes on where it was.
 
@@ -10,7 +11,8 @@ Alone: localism evaluate --run NAME --suite alpacaeval
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from localism import assets, weights
@@ -21,15 +23,17 @@ from localism.judging.calibration import calibrated
 from localism.paths import embedded
 from localism.prompting.packs import load_pack
 from localism.records import Sampling, SuiteOptions
+from localism.serving.crew import for_each
 from localism.serving.server import serve
 from localism.serving.swap import check_fits
 from localism.stages import evaluate_lm
 from localism.stages.pick import Contestant, Tally
+from localism.stages.pick_beside import Beside, beside
 from localism.stages.pick_keep import REMOVED, removed_weights
 from localism.stages.train_plan import TEMPLATE
 from localism.suites import prompts, rows
 from localism.suites.known import LM_EVAL
-from localism.suites.records import Judging, SuiteScore
+from localism.suites.records import Item, Judging, Question, SuiteScore
 from localism.suites.staging import Staged, load
 from localism.tables import number_of
 
@@ -50,8 +54,8 @@ def run(context: Context, asked: SuiteOptions) -> str:
     _check_prompts(context, staged)
     for suite in staged:
         rows.note(context.store, suite)
-    asyncio.run(_answer(context, staged, contestants))
-    asyncio.run(_judge(context, staged, contestants, judging, is_own=asked.judge is None))
+    known_as = None if asked.judge is None else f"judge {judge_name(context.config)}"
+    asyncio.run(_contest(_Work(context, staged, contestants, judging, known_as)))
     said = [_settle(context, suite, judging) for suite in staged]
     if LM_EVAL in asked.suites:
         said.append(evaluate_lm.run(context, asked, contestants))
@@ -176,17 +180,46 @@ def _check_prompts(context: Context, staged: Sequence[Staged]) -> None:
 # ---- answers and judgments -----------------------------------------------------------------
 
 
-async def _answer(
-    context: Context, staged: Sequence[Staged], contestants: Sequence[Contestant]
-) -> None:
-    """Every answer that is missing; models of another architecture have an engine of their own."""
-    missing = [
-        one
-        for one in contestants
-        if any(rows.unanswered(context.store, suite, one.model_id) for suite in staged)
-    ]
-    for group in _by_architecture(context, missing):
-        await _answer_in_one_engine(context, staged, group)
+@dataclass
+class _Work:
+    """What answering and judging have in common."""
+
+    context: Context
+    staged: Sequence[Staged]
+    contestants: Sequence[Contestant]
+    judging: Judging
+    known_as: str | None
+    """What table asset calls a judge that is not the run's own."""
+    shared: Beside = Beside(False)
+    """Whether both are done at once."""
+    came: asyncio.Queue[tuple[Staged, str] | None] = field(default_factory=asyncio.Queue)
+    """A suite and a model that has answered it whole; None when no more will."""
+
+    def missing(self, suite: Staged, one: Contestant) -> list[tuple[Item, int]]:
+        """Conversations that are not finished."""
+        return rows.unanswered(self.context.store, suite, one.model_id)
+
+    def unjudged(self, suite: Staged, models: Sequence[str]) -> list[Question]:
+        """Questions to the judge that have no judgment."""
+        judge = judge_name(self.context.config)
+        return rows.unjudged(self.context.store, suite, models, judge, self.judging)
+
+
+async def _contest(work: _Work) -> None:
+    """Every answer and judgment that is missing; an engine with nothing to do stays off."""
+    models = [one.model_id for one in work.contestants]
+    pairs = [(suite, one) for suite in work.staged for one in work.contestants]
+    absent = [one for suite, one in pairs if work.missing(suite, one)]
+    if not absent and not any(work.unjudged(suite, models) for suite in work.staged):
+        return
+    groups = _by_architecture(work.context, list(dict.fromkeys(absent)))
+    if len(groups) == 1:  # of several, one may need the GPUs that the judge would have
+        work.shared = beside(work.context)
+    for suite, one in pairs:
+        if not work.missing(suite, one):
+            work.came.put_nowait((suite, one.model_id))
+    parts = (partial(_answer, work, groups), partial(_judge, work))
+    await for_each(parts, lambda part: part(), 2 if work.shared.is_on else 1)
 
 
 def _by_architecture(context: Context, contestants: Sequence[Contestant]) -> list[list[Contestant]]:
@@ -202,56 +235,68 @@ def _by_architecture(context: Context, contestants: Sequence[Contestant]) -> lis
     return [group for group in (alike, *others) if group]
 
 
-async def _answer_in_one_engine(
-    context: Context, staged: Sequence[Staged], contestants: Sequence[Contestant]
-) -> None:
-    config = context.config
-    folder = contestants[0].folder
+async def _answer(work: _Work, groups: Sequence[Sequence[Contestant]]) -> None:
+    """Every answer that is missing; models of another architecture have an engine of their own."""
+    for group in groups:
+        await _answer_in_one_engine(work, group)
+    work.came.put_nowait(None)
+
+
+async def _answer_in_one_engine(work: _Work, contestants: Sequence[Contestant]) -> None:
+    config, folder = work.context.config, contestants[0].folder
     student = config.student.model_copy(update={"path": str(folder)})
-    context = replace(context, config=config.model_copy(update={"student": student}))
+    context = replace(work.context, config=config.model_copy(update={"student": student}))
     template = None if weights.has_chat_template(folder) else TEMPLATE
     usual = Sampling(student.temperature, student.top_p, student.max_tokens)
     render = prompts.load(config.evaluate.judge_prompts).render
     asked = [
-        (one, suite, rows.unanswered(context.store, suite, one.model_id))
+        (one, suite, missing)
         for one in contestants
-        for suite in staged
+        for suite in work.staged
+        if (missing := work.missing(suite, one))
     ]
-    at_once = max((len(conversations) for _, _, conversations in asked), default=0)
     async with serve(
-        context, role="student", stage=STAGE, chat_template=template, conversations=at_once
+        context,
+        role="student",
+        stage=STAGE,
+        chat_template=template,
+        gpus=work.shared.student,
+        conversations=max(len(missing) for _, _, missing in asked),
     ) as client:
-        total = sum(len(conversations) for _, _, conversations in asked)
-        tally = Tally(context.progress, client, "answers", 0, total)
-        for one, suite, conversations in asked:
-            if conversations:
-                await client.load_weights(one.folder)
-                await rows.answer_all(
-                    client, context.store, suite, one.model_id, conversations, usual, render,
-                    tally.add,
-                )  # fmt: skip
+        tally = Tally(context.progress, client, "answers", 0, sum(len(each[2]) for each in asked))
+        add = (lambda: None) if work.shared.is_on else tally.add  # judgments follow, and are shown
+        for one, suite, missing in asked:
+            await client.load_weights(one.folder)
+            await rows.answer_all(
+                client, context.store, suite, one.model_id, missing, usual, render, add
+            )
+            work.came.put_nowait((suite, one.model_id))
 
 
-async def _judge(
-    context: Context,
-    staged: Sequence[Staged],
-    contestants: Sequence[Contestant],
-    judging: Judging,
-    *,
-    is_own: bool,
-) -> None:
-    models, judge = [one.model_id for one in contestants], judge_name(context.config)
-    asked = [
-        (suite, rows.unjudged(context.store, suite, models, judge, judging)) for suite in staged
-    ]
-    total = sum(len(questions) for _, questions in asked)
-    if not total:
-        return
-    known_as = None if is_own else f"judge {judge}"
-    async with serve(context, role="judge", stage=STAGE, known_as=known_as) as client:
-        tally = Tally(context.progress, client, "judgments", 0, total)
-        for suite, questions in asked:
-            await rows.judge_all(client, context.store, suite, judge, questions, tally.add)
+async def _judge(work: _Work) -> None:
+    """Judge what has been answered, together, until no more answers come."""
+    context, judge = work.context, judge_name(work.context.config)
+    async with serve(
+        context, role="judge", stage=STAGE, known_as=work.known_as, gpus=work.shared.judge
+    ) as client:
+        tally = Tally(context.progress, client, "judgments", 0, 0)
+        more = True
+        while more:
+            came = [await work.came.get()]
+            while not work.came.empty():
+                came.append(work.came.get_nowait())
+            more = None not in came
+            models: dict[str, list[str]] = {}
+            for suite, model in filter(None, came):
+                models.setdefault(suite.name, []).append(model)
+            asked = [
+                (suite, work.unjudged(suite, models[suite.name]))
+                for suite in work.staged
+                if suite.name in models
+            ]
+            tally.total += sum(len(questions) for _, questions in asked)
+            for suite, questions in asked:
+                await rows.judge_all(client, context.store, suite, judge, questions, tally.add)
 
 
 # ---- scores --------------------------------------------------------------------------------

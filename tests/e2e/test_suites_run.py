@@ -108,9 +108,9 @@ def test_a_model_folder_of_ones_own_is_named_after_its_folder(evaluated, tmp_pat
     path = rows(folder, "SELECT path FROM checkpoint ORDER BY epoch LIMIT 1")[0][0]
     shutil.copytree(folder / path, mine)
     words = command(folder, "evaluate", "--suite", "alpacaeval", "--limit", str(ITEMS), "--plain")
-    done = subprocess.run(
-        [*words, "--model", str(mine)], capture_output=True, text=True, timeout=300
-    )
+    # The judge beside the student, as on a machine with GPUs for both.
+    words += ["--set", "pick.beside=yes", "--model", str(mine)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     models = rows(folder, "SELECT DISTINCT model_id FROM evaluations WHERE suite = 'alpacaeval'")
     assert ["my-model"] in models and len(models) == 3

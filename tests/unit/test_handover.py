@@ -19,8 +19,10 @@ from localism.context import Context
 from localism.errors import MachineError
 from localism.gpus import Device, find_gpus, of_devices
 from localism.offline import child_environment
-from localism.serving import handover, processes
+from localism.serving import engine, handover, processes
 from localism.serving.handover import Handover
+from localism.stages import train, train_child, train_plan
+from localism.training.sets import main_training
 
 GIB = 2**30
 # Two GPUs of 80,000 MiB. `state` holds what is asked for: used MiB of each, and who holds it.
@@ -280,3 +282,37 @@ def test_an_engine_waits_in_the_same_way(made: Made, new_context: NewContext):
 
     asyncio.run(phase())
     assert [event["mib_after"] for event in events(context)] == [8, 904]
+
+
+# ---- who asks ------------------------------------------------------------------------------
+
+
+def test_an_engine_is_not_started_on_gpus_that_are_held(
+    made: Made, new_context: NewContext, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(engine, "engine_kind", lambda table: "gpu")
+    context = new_context()
+    server = engine.Engine(context, "student", "pick")
+    made.says(79000, 79000)
+    with pytest.raises(MachineError, match="GPUs 0, 1 are still held") as held:
+        asyncio.run(server.ready())
+    assert "the student's engine needs 90%" in held.value.problem
+    began = time.monotonic()
+    with pytest.raises(MachineError):  # the requests that come behind do not wait once more
+        asyncio.run(server.ready())
+    assert time.monotonic() - began < handover.LIMIT_SECONDS
+    assert not (context.folder / "logs/pick-student.log").exists()
+
+
+def test_neither_is_a_trainer(made: Made, new_context: NewContext):
+    context = new_context()
+    training = main_training(context.config)
+    work = train.work_folder(context, training)
+    for split in ("train", "dev"):
+        (work / f"{split}.jsonl").write_text("{}\n")
+    job = train_plan.plan(context, training, work, 100).job
+    assert (job.device, job.processes) == ("cuda", 2)
+    made.says(4, 79000)
+    with pytest.raises(MachineError, match="training needs 80% of each"):
+        train_child.supervise(context, training, job, work / "job.json")
+    assert not (context.folder / "logs/train.log").exists()

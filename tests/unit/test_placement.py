@@ -320,6 +320,12 @@ def test_on_a_cpu_the_sizes_are_one_unless_given(new_context: NewContext) -> Non
     context = new_context(embedded_config(teacher={"data_parallel": 2}), "two")
     made = engine.Engine(context, "teacher", "generate")
     assert made.placement == Placement(data=2) and made.gpus.number == 0
+    assert "uni" in made.command() and "VLLM_CPU_OMP_THREADS_BIND" not in made.environment()
+    shared = new_context(embedded_config(teacher={"tensor_parallel": 2}), "shared")
+    made = engine.Engine(shared, "teacher", "generate")
+    assert made.placement == Placement(tensor=2)
+    assert "uni" not in made.command(), "two processes share the copy"
+    assert made.environment()["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
 
 
 def test_a_derived_size_is_no_part_of_recipe_or_fingerprint(new_context: NewContext) -> None:
