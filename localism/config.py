@@ -375,8 +375,8 @@ class Pick(Section):
     bootstrap: Annotated[Whole, Field(ge=100)] = 1000
     """Resamples behind every interval."""
     beside: Literal["auto", "yes", "no"] = "auto"
-    """Judge while the student still answers. auto: where the judge has endpoints, or GPUs that the
-    student leaves free; yes: on a CPU too."""
+    """Judge while the student still answers, benchmarks too. auto: where the judge has endpoints,
+    or the GPUs hold a copy of each; yes: on a CPU too."""
     calibration: Annotated[Whole, Field(ge=0)] = 40
     """References that the teacher rewrites longer and shorter, to measure the judge's taste for
     length; 0 is off, and so are prompt packs without the two templates."""

@@ -159,15 +159,18 @@ def _serving(config: Config, role: str, gpus: Gpus) -> Iterator[Finding]:
     except (LocalismError, OSError, ValueError):
         return  # the checks of the files have said so
     if gpus.number:
-        yield _on_gpus(role, section, need, gpus)
+        most = max(config.mix.dev, config.mix.test) if role == "student" else None
+        yield _on_gpus(role, section, need, gpus, most)
     else:
         yield _in_ram(role, need, section.data_parallel or 1)
 
 
-def _on_gpus(role: str, section: Served, need: Needed, gpus: Gpus) -> Finding:
+def _on_gpus(
+    role: str, section: Served, need: Needed, gpus: Gpus, conversations: int | None
+) -> Finding:
     check = f"{role} memory"
     try:
-        found = place(need, section, gpus, role)
+        found = place(need, section, gpus, role, conversations)
     except LocalismError as wrong:
         return files.of_error(check, wrong)
     if gpus.memory is None:

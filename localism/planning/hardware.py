@@ -82,7 +82,9 @@ def engines(config: Config, machine: Machine) -> dict[str, str]:
 
 def _at_once(config: Config, stage: str) -> int | None:
     """Conversations that a stage's engine is given together, where they may be few."""
-    return {"pick": config.mix.dev, "evaluate": config.mix.test}.get(stage)
+    mix = config.mix
+    planned = {"generate": mix.train + mix.dev + mix.test, "pick": mix.dev, "evaluate": mix.test}
+    return planned.get(stage)
 
 
 def placement(config: Config, gpus: Gpus, role: str, conversations: int | None) -> Placement:

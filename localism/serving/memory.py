@@ -53,8 +53,6 @@ class Needed:
 class Layers:
     """What of a model is divided over GPUs; 0 for what config.json doesn't say."""
 
-    number: int = 0
-    """Layers that stand one behind the other."""
     heads: int = 0
     """Of the attention."""
     kv_heads: int = 0
@@ -128,7 +126,6 @@ def layers(text: Mapping[str, Any], quantised: Mapping[str, Any]) -> Layers:
     size = text.get("v_head_dim") if is_compressed else text.get("head_dim")
     group, block = scale_sizes(quantised)
     return Layers(
-        number=text.get("num_hidden_layers") or 0,
         heads=heads,
         kv_heads=1 if is_compressed else text.get("num_key_value_heads") or heads,
         head_size=size or (text.get("hidden_size", 0) // heads if heads else 0),

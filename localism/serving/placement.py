@@ -21,6 +21,8 @@ from localism.serving.memory import OVERHEAD_BYTES, Needed
 USUAL_TOKENS = 512
 # vLLM fills the vocabulary up to a multiple of this before it divides it.
 PADDING = 64
+# gpu_memory_utilization as it is when nobody says more or less.
+USUAL_SHARE = 0.9
 # More tokens than any engine holds, and more GPUs than one copy is shared by.
 NO_END, MANY_GPUS = 2**62, 64
 
@@ -202,10 +204,12 @@ def _told(room: Room, size: int, said: str) -> str:
 def _check_number(room: Room, wanted: int, table: str) -> None:
     if wanted <= room.gpus.number:
         return
+    sizes = {key: getattr(room.section, key) for key in ("tensor_parallel", "data_parallel")}
+    given = ", ".join(f"{key} = {value}" for key, value in sizes.items() if value)
     raise MachineError(
         f"the engine is to have {wanted} GPUs, and there are {room.gpus.number}",
-        where=f"models.toml [{table}].tensor_parallel, data_parallel",
-        fix="leave both away: they are then derived from memory",
+        where=f"models.toml [{table}] {given}",
+        fix="leave them away: what is absent is found from the GPUs' memory",
     )
 
 
@@ -229,10 +233,13 @@ def _too_small(room: Room, tensor: int, table: str, sizes: str = "") -> MachineE
     where = (
         f"models.toml [{table}]: weights {_gigabytes(need.weights)}, one conversation of "
         f"{need.longest:,} tokens {_gigabytes(need.conversation)}; usable on each GPU "
-        f"{_gigabytes(usable)} of {_gigabytes(room.gpus.memory or 0)}"
+        f"{_gigabytes(max(0, usable))} of {_gigabytes(room.gpus.memory or 0)} "
+        f"(gpu_memory_utilization = {room.section.gpu_memory_utilization})"
     )
     if tokens < 0:
         fix = sizes or f"{_enough(room)}, a smaller model, or quantised weights"
+        if room.section.gpu_memory_utilization < USUAL_SHARE:
+            fix = f"a higher [{table}].gpu_memory_utilization; or {fix}"
         return MachineError(f"the weights do not fit on {on}", where=where, fix=fix)
     shorter = f"[{table}].max_model_len = {tokens // 256 * 256 or tokens}"
     return MachineError(

@@ -65,7 +65,8 @@ def run(context: Context, asked: SuiteOptions, contestants: Sequence[Contestant]
         allow_unsandboxed_code=asked.allow_unsandboxed_code,
     )
     said = []
-    memory = Handover(context, "evaluate", "lm-eval", gpus, settings.gpu_memory)
+    taken = gpus.part(0, settings.tensor_parallel)
+    memory = Handover(context, "evaluate", "lm-eval", taken, settings.gpu_memory)
     memory.begin_and_block()
     for number, one in enumerate(contestants):
 

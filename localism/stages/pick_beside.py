@@ -68,9 +68,7 @@ def on_gpus(config: Config, gpus: Gpus, judge_table: str = "judge") -> Beside:
 
 
 def smallest(section: Served, gpus: Gpus, table: str) -> int:
-    """GPUs of an engine with one copy, or with as many as models.toml says; 0 behind endpoints."""
-    if section.endpoints:
-        return 0
+    """GPUs of an engine with one copy, or with as many as models.toml says."""
     given = section.model_copy(update={"data_parallel": section.data_parallel or 1})
     return place(needed(embedded(section.path), given), given, gpus, table).gpus
 

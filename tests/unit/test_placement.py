@@ -113,6 +113,14 @@ def test_what_does_not_fit_is_told_how_many_gpus_would_hold_it(tmp_path: Path) -
     assert "[teacher].max_model_len = 10" in long.value.fix
 
 
+def test_a_small_share_of_the_gpus_is_named_as_the_cause(tmp_path: Path) -> None:
+    section = Teacher(max_model_len=8192, gpu_memory_utilization=0.02)
+    with pytest.raises(MachineError) as small:
+        place(need_of(tmp_path, "Llama-3-8B", section), section, gpus(1), "judge")
+    assert "gpu_memory_utilization = 0.02" in small.value.where
+    assert small.value.fix.startswith("a higher [judge].gpu_memory_utilization; or larger GPUs")
+
+
 def test_few_conversations_need_few_copies(tmp_path: Path) -> None:
     section = Teacher()
     need = need_of(tmp_path, "Qwen2.5-0.5B", section)
@@ -139,11 +147,11 @@ def test_a_given_size_is_taken_as_given(tmp_path: Path) -> None:
     [
         ({"tensor_parallel": 3}, ConfigError, "64 attention heads cannot", "tensor_parallel = 2"),
         ({"tensor_parallel": 1}, MachineError, "do not fit on 1 GPU", "tensor_parallel = 2"),
-        ({"tensor_parallel": 16}, MachineError, "16 GPUs, and there are 8", "leave both away"),
-        ({"data_parallel": 9}, MachineError, "9 GPUs, and there are 8", "leave both away"),
+        ({"tensor_parallel": 16}, MachineError, "16 GPUs, and there are 8", "leave them away"),
+        ({"data_parallel": 9}, MachineError, "9 GPUs, and there are 8", "leave them away"),
         (
             {"tensor_parallel": 4, "data_parallel": 4},
-            MachineError, "16 GPUs, and there are 8", "leave both away",
+            MachineError, "16 GPUs, and there are 8", "leave them away",
         ),
         ({"data_parallel": 8}, MachineError, "weights do not fit on 1 GPU", "2 GPUs of 85.9 GB"),
     ],
@@ -254,7 +262,6 @@ def test_compressed_attention_is_kept_whole_on_every_gpu(tmp_path: Path) -> None
 def needs(draw: Any) -> Needed:
     kv_heads = draw(some.integers(1, 16))
     layers = Layers(
-        number=draw(some.integers(1, 128)),
         heads=kv_heads * draw(some.integers(1, 12)),
         kv_heads=kv_heads,
         head_size=draw(some.sampled_from([64, 80, 128])),
@@ -264,7 +271,7 @@ def needs(draw: Any) -> Needed:
         group=draw(some.sampled_from([0, 0, 32, 128])),
     )
     weights = draw(some.integers(1, 400)) * 10**9
-    a_token = 4 * layers.number * kv_heads * layers.head_size
+    a_token = 4 * draw(some.integers(1, 128)) * kv_heads * layers.head_size
     return Needed(weights // 2, weights, a_token, draw(some.integers(512, 131072)), layers)
 
 
