@@ -65,7 +65,7 @@ class Served(Section):
     trust_remote_code: Flag = False
     """Run Python code that lies in the model folder."""
     start_timeout_seconds: Count = 900
-    """How long the server may take until it is healthy."""
+    """How long the server may take until it is healthy, and how long endpoints may all be away."""
     engine_arguments: tuple[str, ...] = ()
     """Further vLLM command-line arguments."""
 

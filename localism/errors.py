@@ -70,13 +70,15 @@ UNREAL = ("/proc/", "/sys/")
 NO_ROOM_BYTES = 1 << 20
 # torch says only that it could not write.
 OF_A_FULL_DISK = (os.strerror(errno.ENOSPC), "PytorchStreamWriter failed writing file")
+ANOTHER = "name another path, or move away what is there"
 # Other errors of the system are bugs of ours.
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def of_the_system(refused: OSError) -> LocalismError | None:
     """What a user can mend of an error of the operating system; None for anything else."""
-    where, another = str(refused.filename), "name another path, or move away what is there"
+    # A write that failed does not say where.
+    where, another = str(refused.filename or "a file that was being written"), ANOTHER
     if isinstance(refused, IsADirectoryError):
         return UsageError("a file is needed, and this is a folder", where=where, fix=another)
     if isinstance(refused, FileExistsError | NotADirectoryError):
