@@ -129,13 +129,27 @@ class Endpoints:
         """When the first of the failures came that no answer has followed yet."""
         self._last_problem = ""
 
-    async def find_model(self, name: str, where: str) -> dict[str, Any]:
+    async def find_model(self, name: str, where: str, *, may_wait: bool = False) -> dict[str, Any]:
         """Settle on the served name (the first listed if empty) and return its description.
 
-        Raises StageError when no endpoint answers, ConfigError when one does not serve the model.
+        may_wait: these servers have worked before, so that none at this moment is an outage and no
+        slip. Raises StageError when no endpoint answers, ConfigError when one does not serve the
+        model, or is no such server at all.
         """
+        while not (described := await self._describe(name, where, may_wait)):
+            if not may_wait:
+                raise self._hopeless(where)
+            self._check_hope()
+            await asyncio.sleep(self.all[0].rest)
+        self.model_name = described["id"]
+        return described
+
+    async def _describe(self, name: str, where: str, may_wait: bool) -> dict[str, Any]:
+        """The model as the first endpoint that answers describes it; empty when none does."""
         described: dict[str, Any] = {}
-        lists = await asyncio.gather(*(self._listed(endpoint, where) for endpoint in self.all))
+        lists = await asyncio.gather(
+            *(self._listed(endpoint, where, may_wait) for endpoint in self.all)
+        )
         for endpoint, listed in zip(self.all, lists, strict=True):
             if listed is None:
                 continue
@@ -147,17 +161,18 @@ class Endpoints:
                     fix=f"set served_name to one of: {', '.join(m['id'] for m in listed)}",
                 )
             name, described = found["id"], described or found
-        if not described:
-            raise self._hopeless(where)
-        self.model_name = name
         return described
 
-    async def _listed(self, endpoint: Endpoint, where: str) -> list[dict[str, Any]] | None:
+    async def _listed(
+        self, endpoint: Endpoint, where: str, may_wait: bool
+    ) -> list[dict[str, Any]] | None:
         """What an endpoint serves; None for one that is away and may come back."""
         import openai
 
         try:
-            return await endpoint.models(PROBE_SECONDS if len(self.all) == 1 else LIST_SECONDS)
+            found = await endpoint.models(PROBE_SECONDS if len(self.all) == 1 else LIST_SECONDS)
+            self._back(endpoint)
+            return found
         except openai.APIConnectionError as dead:
             self._set_aside(endpoint, dead)
         except TimeoutError:
@@ -173,6 +188,9 @@ class Endpoints:
                 ) from None
             self._set_aside(endpoint, refused)
         except Garbled as other:
+            if may_wait:
+                self._set_aside(endpoint, other)
+                return None
             raise ConfigError(
                 "the endpoint does not answer as an OpenAI-compatible server does",
                 where=f"{where}: {endpoint.url}: {other}",
@@ -317,8 +335,12 @@ class Endpoints:
             endpoint.rests_until = 0.0
             self._set_aside(endpoint, problem)
             return
+        self._back(endpoint)
+
+    def _back(self, endpoint: Endpoint) -> None:
+        if endpoint.is_away:
+            self._note("endpoint_back", url=endpoint.url)
         endpoint.get_up()
-        self._note("endpoint_back", url=endpoint.url)
 
     async def _reconnect(self) -> None:
         """The engine was started again, on another port."""

@@ -89,7 +89,12 @@ async def _external(context: Context, role: str, stage: str, known_as: str) -> C
     key, patience = _read_key(section, table), section.start_timeout_seconds
     endpoints = Endpoints(section.endpoints, key, patience, note=note)
     try:
-        model = await endpoints.find_model(section.served_name, f"models.toml [{table}].endpoints")
+        has_worked = "SELECT count(*) FROM asset WHERE role = ?"
+        model = await endpoints.find_model(
+            section.served_name,
+            f"models.toml [{table}].endpoints",
+            may_wait=bool(context.store.value(has_worked, [known_as])),
+        )
         asset = assets.served(known_as, model, section.endpoints)
         assets.pin(context.store, asset)
     except BaseException:

@@ -18,6 +18,7 @@ from localism.serving import endpoints as endpoints_module
 from localism.serving.client import Client
 from localism.serving.crew import for_each
 from localism.serving.retries import ATTEMPTS
+from localism.serving.server import serve
 
 __all__ = ["short_waits", "stub"]  # fixtures
 
@@ -168,6 +169,22 @@ def test_one_that_is_away_at_the_start_is_taken_in_when_it_comes(new_context, st
     before.fault = faulty.status(503)
     _, context = with_client(new_context, (before.url, slow.url), work)
     assert late.asked and len(texts_of(context)) == 40
+
+
+@pytest.mark.parametrize("name", ["HTML", "500", "reset"])
+def test_an_outage_while_a_stage_begins_is_waited_for_where_the_servers_have_worked(
+    new_context, stub, proxy, name
+):
+    before = proxy(stub())
+    _, context = with_client(new_context, (before.url,), lambda client: say(client, "earlier"))
+
+    async def later() -> str:
+        async with serve(context, "teacher", "curate") as client:
+            return await say(client, "later")
+
+    before.fail_for(0.5, OUTAGES[name])
+    assert asyncio.run(later()) == "re: later"
+    assert before.failed
 
 
 def test_what_is_no_openai_server_is_named_before_anything_is_asked(new_context, stub, proxy):
