@@ -31,7 +31,7 @@ export PIP_NO_INPUT := 1
 KIND := $(basename $(notdir $(LOCK)))
 checksum = $(shell cat $(1) 2>/dev/null | cksum | cut -d ' ' -f 1)
 STAMP := $(VENV)/.setup-$(KIND)-$(call checksum,$(LOCK) pyproject.toml)
-DEV_STAMP := $(STAMP)-dev-$(call checksum,requirements/dev.txt requirements/lm-eval.txt)
+DEV_STAMP := $(STAMP)-dev-$(call checksum,requirements/dev.txt requirements/lm-eval.txt requirements/ray.txt)
 
 # --no-deps: the locks are complete, and on a CPU they leave out on purpose what would break it (requirements/cpu.txt).
 PIP_INSTALL = "$(VENV)/bin/python" -m pip install --no-deps --only-binary=:all: $(if $(WHEELS),--no-index --find-links "$(WHEELS)")
@@ -106,7 +106,7 @@ $(STAMP):
 	echo "setup: done"
 
 $(DEV_STAMP): $(STAMP)
-	@$(PIP_INSTALL) -r requirements/dev.txt -r requirements/lm-eval.txt >> "$(LOG)" 2>&1 || {
+	@$(PIP_INSTALL) -r requirements/dev.txt -r requirements/lm-eval.txt -r requirements/ray.txt >> "$(LOG)" 2>&1 || {
 	  tail -n 5 "$(LOG)" >&2
 	  printf 'error: %s\nwhere: %s\nfix:   %s\n' "the test tools were not installed" "$(LOG)" "read its last lines" >&2
 	  exit 1

@@ -7,7 +7,7 @@ command line. models_toml.py reads and checks it.
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from localism.paths import EMBEDDED
 from localism.records import stable_id
@@ -21,6 +21,17 @@ Fraction = Annotated[Number, Field(ge=0, le=1)]
 # What every library behind takes: numpy no number below 0, scikit-learn none above.
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Count = Annotated[Whole, Field(ge=1, lt=2**31)]
+
+
+def _host_and_port(text: str) -> str:
+    host, colon, port = text.partition(":")
+    is_port = not colon or (port.isdecimal() and 0 < int(port) < 2**16)
+    if text and not (re.fullmatch(r"[\w.-]+", host) and is_port):
+        raise ValueError("write a host name or IPv4 address, or HOST:PORT: node1:29400")
+    return text
+
+
+Meeting = Annotated[str, AfterValidator(_host_and_port)]
 
 
 class Section(BaseModel):
@@ -60,6 +71,15 @@ class Served(Section):
     """GPUs that share one copy of the weights; when absent, found from their memory."""
     data_parallel: Count | None = None
     """Copies of the model; when absent, as many as the other GPUs hold and the work fills."""
+    nodes: Count = 1
+    """Machines that one engine spans, alike in GPUs, by Ray: Slurm starts the others; without it
+    each of them runs localism worker."""
+    pipeline_parallel: Count | None = None
+    """Groups of GPUs that a copy's layers are spread over, one behind the other; when absent one a
+    machine, where no data_parallel is given."""
+    rendezvous: Meeting = ""
+    """With nodes: this machine as the others reach it, HOST or HOST:PORT; when empty its name, and
+    a free port."""
     gpu_memory_utilization: Annotated[Number, Field(gt=0, le=1)] = 0.9
     """Share of each GPU that vLLM may take."""
     trust_remote_code: Flag = False
@@ -346,8 +366,8 @@ class Train(Section):
     """CPU threads; only where there is no GPU."""
     nodes: Count | None = None
     """Machines that train together, alike in GPUs; when absent all of a Slurm job, and 1 elsewhere.
-    Slurm starts the others; without it each of them runs localism train-worker."""
-    rendezvous: str = ""
+    Slurm starts the others; without it each of them runs localism worker."""
+    rendezvous: Meeting = ""
     """This machine as the others reach it, HOST or HOST:PORT; when empty its name, and a free
     port."""
     join_timeout_seconds: Count = 600
@@ -356,15 +376,6 @@ class Train(Section):
     """How long a machine may give no sign of life before the training ends."""
     keep: Literal["best", "tied", "all"] = "all"
     """Checkpoints whose weights stay once one is picked: that one, its tie set too, or all."""
-
-    @field_validator("rendezvous")
-    @classmethod
-    def _host_and_port(cls, text: str) -> str:
-        host, colon, port = text.partition(":")
-        is_port = not colon or (port.isdecimal() and 0 < int(port) < 2**16)
-        if text and not (re.fullmatch(r"[\w.-]+", host) and is_port):
-            raise ValueError("write a host name or IPv4 address, or HOST:PORT: node1:29400")
-        return text
 
 
 class Pick(Section):

@@ -28,6 +28,10 @@ PARALLEL = {
     "-tp": "tensor_parallel",
     "--data-parallel-size": "data_parallel",
     "-dp": "data_parallel",
+    "--pipeline-parallel-size": "pipeline_parallel",
+    "-pp": "pipeline_parallel",
+    "--data-parallel-backend": "nodes",
+    "--nnodes": "nodes",
     "--gpu-memory-utilization": "gpu_memory_utilization",
     "--max-model-len": "max_model_len",
     "--max-num-seqs": "max_num_seqs",
@@ -119,6 +123,19 @@ def _of_served(config: Config, role: str) -> Iterator[Contradiction]:
             yield Contradiction(
                 problem, (f"{role}.engine_arguments",), f"write [{role}].{key} instead"
             )
+    if section.nodes > 1 and (role == "student" or section.endpoints):
+        who = "the student's" if role == "student" else "a server's behind endpoints"
+        yield Contradiction(
+            f"nodes is {section.nodes}, and {who} engine is not spread over machines here",
+            (f"{role}.nodes", f"{role}.endpoints"),
+            "nodes = 1; only the teacher's and the judge's own engines span machines",
+        )
+    if section.nodes == 1 and (section.pipeline_parallel or 1) > 1:
+        yield Contradiction(
+            "pipeline_parallel is for engines over several machines",
+            (f"{role}.pipeline_parallel", f"{role}.nodes"),
+            "leave it away: on one machine tensor_parallel is the quicker way; or raise nodes",
+        )
     for url in section.endpoints:
         if not _is_base_url(url):
             fix = "for instance http://node1:8000/v1; a key belongs into api_key_file"

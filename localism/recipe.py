@@ -91,8 +91,9 @@ def _stored(folder: Path) -> dict[str, Any]:
 def named_hosts(config: Config) -> tuple[str, ...]:
     """Every host that a configuration names: all that its run may speak to beside this machine."""
     urls = [url for role in ("teacher", "judge") for url in config.served(role).endpoints]
-    meeting = config.train.rendezvous.partition(":")[0]
-    return tuple(sorted({*map(host_of, urls), *filter(None, [meeting])}))
+    engines = [config.served(role).rendezvous for role in ("teacher", "judge")]
+    meetings = [meeting.partition(":")[0] for meeting in (config.train.rendezvous, *engines)]
+    return tuple(sorted({*map(host_of, urls), *filter(None, meetings)}))
 
 
 def frozen_recipe(folder: Path) -> Config:

@@ -69,7 +69,9 @@ def _numbers(ranges: str) -> list[str]:
     return found
 
 
-def step(allocation: Allocation, others: Sequence[str], command: Sequence[str]) -> list[str]:
+def step(
+    allocation: Allocation, others: Sequence[str], command: Sequence[str], name: str
+) -> list[str]:
     """srun with a command that is to run once on each of the other machines.
 
     By default a step has one CPU a task, and waits for what the others of the job hold.
@@ -77,6 +79,6 @@ def step(allocation: Allocation, others: Sequence[str], command: Sequence[str]) 
     number = len(others)
     words = ["srun", f"--nodes={number}", f"--ntasks={number}", "--ntasks-per-node=1"]
     words += [f"--nodelist={','.join(others)}", "--overlap", "--cpu-bind=none"]
-    words += ["--kill-on-bad-exit=1", "--job-name=localism-train"]
+    words += ["--kill-on-bad-exit=1", f"--job-name={name}"]
     words += [f"--cpus-per-task={allocation.cpus}"] if allocation.cpus else []
     return [*words, *command]

@@ -13,6 +13,7 @@ SPEED_ONLY = frozenset(
         "api_key_file",
         "tensor_parallel",
         "data_parallel",
+        "pipeline_parallel",
         "gpu_memory_utilization",
         "max_num_seqs",
         "start_timeout_seconds",

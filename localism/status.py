@@ -13,6 +13,20 @@ _CARRIED = """
 SELECT detail->>'parent' AS parent, (detail->>'turns')::BIGINT AS calls
 FROM event WHERE kind = 'forked'
 """
+_ENDPOINTS = """
+WITH stage AS (SELECT max(happened_at) AS began FROM event WHERE kind = 'stage_started'),
+used AS (
+    SELECT DISTINCT detail->>'role' AS role, unnest(from_json(detail->'urls', '["VARCHAR"]')) AS url
+    FROM event, stage WHERE kind = 'endpoints_used' AND happened_at >= began
+), said AS (
+    SELECT detail->>'role' AS role, detail->>'url' AS url, kind, happened_at AS since,
+           detail->>'problem' AS problem
+    FROM event, stage WHERE kind IN ('endpoint_away', 'endpoint_back') AND happened_at >= began
+    QUALIFY row_number() OVER (PARTITION BY role, url ORDER BY happened_at DESC) = 1
+)
+SELECT role, url, coalesce(kind <> 'endpoint_away', true) AS works, since, problem
+FROM used LEFT JOIN said USING (role, url) ORDER BY role, url
+"""
 STATES = {"stage_started": "under way", "stage_finished": "done", "stage_reopened": "to do"}
 
 
@@ -21,7 +35,8 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
 
     tokens are of its own calls; carried_over says of a fork what it has from which parent, waiting
     what is to be done by hand for trainings beside the run's own, allowed_hosts which machines it
-    may speak to beside its own (null where its recipe can't be read).
+    may speak to beside its own (null where its recipe can't be read); endpoints, while a run works,
+    which of the servers that it asks answer.
     """
     if not (folder / reader.CORPUS).exists():
         return {
@@ -31,6 +46,7 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
             "tokens": [],
             "carried_over": [],
             "waiting": [],
+            "endpoints": [],
             "refused_connections": len(offline.refused_connections(folder)),
             "allowed_hosts": _allowed_hosts(folder),
         }
@@ -55,6 +71,7 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
         "stages": list(state.values()),
         "books": books,
         "waiting": _waiting(folder, books) if rests else [],
+        "endpoints": [] if rests else reader.read(folder, _ENDPOINTS).as_dicts(),
         "tokens": reader.read(folder, "SELECT * FROM tokens").as_dicts(),
         "carried_over": reader.read(folder, _CARRIED).as_dicts(),
         "refused_connections": len(offline.refused_connections(folder)),
@@ -104,6 +121,8 @@ def render(facts: dict[str, Any]) -> str:
                     list(rows[0]), [list(row.values()) for row in rows], tables.terminal_width(), 2
                 ).rstrip(),
             ]
+    lines += ["", "endpoints"] if facts["endpoints"] else []
+    lines += [_endpoint(row) for row in facts["endpoints"]]
     lines += [
         f"\n{row['training']} waits for stage {row['stage']}: {row['command']}"
         for row in facts["waiting"]
@@ -118,6 +137,11 @@ def render(facts: dict[str, Any]) -> str:
     allowed = ", ".join(hosts) if hosts else "what the recipe names" if hosts is None else "nothing"
     lines += ["", f"{refused} refused by the air gap; allowed beside this machine: {allowed}"]
     return "\n".join(lines)
+
+
+def _endpoint(row: dict[str, Any]) -> str:
+    state = "works" if row["works"] else f"away since {row['since'][11:19]}: {row['problem']}"
+    return f"  {row['role']:<8} {row['url']}  {state}"
 
 
 UNITS = {"generate": "mixes", "curate": "candidates"}

@@ -131,7 +131,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = _connect(path)
-        with self._explaining():
+        with self._explaining(), _undisturbed():
             self._connection.execute(SCHEMA.read_text())
             self._connection.execute("SET lock_configuration = true")
             (latest,) = self._connection.execute(LATEST).fetchone() or (None,)

@@ -19,15 +19,15 @@ from localism.cli.skills import skills
 from localism.cli.slurm import slurm
 from localism.cli.sql import sql, ui
 from localism.cli.stages import run_all, stage_command
-from localism.cli.train_worker import train_worker
 from localism.cli.winrate import winrate
+from localism.cli.worker import worker
 from localism.errors import LocalismError, OutOfTime, UsageError, of_the_system
 from localism.records import STAGES
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
     "Whole pipeline": (run_all, doctor, plan, init, status, fork),
     "One stage, in pipeline order": tuple(stage_command(stage) for stage in STAGES),
-    "Several machines": (slurm, train_worker),
+    "Several machines": (slurm, worker),
     "Ablations": (variant, compare),
     "Look": (skills, prompts, sql, ui, why, winrate, judge),
     "Hand on": (export, licences),

@@ -29,7 +29,9 @@ def _seeds(context: click.Context, option: click.Parameter, value: str | None) -
 @run_option
 @models_option
 @click.option("--partition", required=True, metavar="NAME", help="Of your cluster.")
-@click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines.")
+@click.option(
+    "--nodes", type=click.IntRange(1), help="Machines; by default what models.toml asks for."
+)
 @click.option(
     "--gpus", type=click.IntRange(0), default=8, show_default=True, help="Of each machine."
 )
@@ -50,7 +52,7 @@ def slurm(
     name: str,
     models: Path | None,
     partition: str,
-    nodes: int,
+    nodes: int | None,
     gpus: int,
     hours: float,
     seeds: str | None,
@@ -74,10 +76,32 @@ def slurm(
             fix=f"more than half an hour: the last {LAST_MINUTES} minutes are for ending well",
         )
     path = (models or recipe.default_models()).resolve()
-    text = _rendered(name, path, partition, nodes, gpus, hours, seeds, target.name, more)
+    machines = _machines(path, nodes)
+    text = _rendered(name, path, partition, machines, gpus, hours, seeds, target.name, more)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)
     click.echo(f"wrote {target}; next: sbatch {target}, and localism status --run {name} --watch")
+
+
+def _machines(models: Path, given: int | None) -> int:
+    """How many machines the job needs: those of its largest engine, or of its training."""
+    from localism import models_toml
+    from localism.errors import UsageError
+
+    config = models_toml.validate(models_toml.read_table(models), str(models))
+    wanted = {
+        "[teacher].nodes": config.teacher.nodes,
+        "[judge].nodes": config.served("judge").nodes,
+        "[train].nodes": config.train.nodes or 1,
+    }
+    key, most = max(wanted.items(), key=lambda item: item[1])
+    if given is not None and given < most:
+        raise UsageError(
+            f"{key} is {most}, and the job is to have {given} machines",
+            where=f"--nodes {given}, {models}",
+            fix=f"--nodes {most}, or {key} = {given}",
+        )
+    return given or most
 
 
 def _rendered(

@@ -20,6 +20,7 @@ from localism.errors import LocalismError
 from localism.gpus import Gpus, find_gpus, list_holders
 from localism.packing import wheels
 from localism.paths import embedded
+from localism.serving import ray_node
 from localism.serving.handover import told
 from localism.serving.memory import OVERHEAD_BYTES, Needed, needed
 from localism.serving.placement import Room, place
@@ -59,6 +60,7 @@ def check(config: Config, folder: Path) -> Iterator[Finding]:
     yield from _gpu_leftovers(gpus)
     for role in ("teacher", "judge", "student"):
         yield from _serving(config, role, gpus)
+    yield from _spanning(config)
     yield from _training(config, gpus)
     yield from _disk(config, folder)
     yield _files_open()
@@ -179,13 +181,29 @@ def _on_gpus(
     if not need.a_token:
         why = "config.json does not say what a token's cache takes"
         return Finding("pass", check, f"{found.said()}; {why}")
-    if room.is_ample(found.tensor):
+    if room.is_ample(found.tensor, found.pipeline):
         return Finding("pass", check, found.said())
+    most = room.at_once(found.tensor, found.pipeline)
     return Finding(
         "warn", check, found.said(),
-        f"[{role}].max_num_seqs = {room.at_once(found.tensor)}, or more GPUs: what does not fit "
-        "waits",
+        f"[{role}].max_num_seqs = {most}, or more GPUs: what does not fit waits",
     )  # fmt: skip
+
+
+def _spanning(config: Config) -> Iterator[Finding]:
+    """Engines over several machines, as far as one of them shows."""
+    for role in ("teacher", "judge"):
+        section: Served = getattr(config, role)
+        if section.nodes == 1 or not section.path:
+            continue
+        check = f"{role} machines"
+        try:
+            ray_node.check_installed(role, section.nodes)
+            address = ray_node.head_address(section.rendezvous, role)
+        except LocalismError as wrong:
+            yield files.of_error(check, wrong)
+        else:
+            yield Finding("pass", check, f"{section.nodes}, which meet at {address.split(':')[0]}")
 
 
 def _in_ram(role: str, need: Needed, copies: int) -> Finding:

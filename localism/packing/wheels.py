@@ -18,7 +18,9 @@ PLATFORMS = (
 def locks(kind: str, *, with_tests: bool) -> list[Path]:
     """The locks of a kind of machine: gpu or cpu, and with the tests' own tools."""
     folder = Path(__file__).parents[2] / "requirements"
-    names = [f"{kind}.txt", *(["dev.txt", "lm-eval.txt"] if with_tests else ["lm-eval.txt"])]
+    names = [f"{kind}.txt", "lm-eval.txt"]
+    names += ["ray.txt"] if kind == "gpu" or with_tests else []
+    names += ["dev.txt"] if with_tests else []
     return [folder / name for name in names if (folder / name).exists()]
 
 

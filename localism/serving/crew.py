@@ -78,9 +78,11 @@ class Crew(Generic[Item]):
 
     def _on_done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.pop(task, None)
+        # Asked of each, or asyncio prints those that fail beside the first.
+        problem = None if task.cancelled() else task.exception()
         if self._ended.done():
             return
-        if not task.cancelled() and (problem := task.exception()):
+        if problem:
             self._ended.set_exception(problem)
         elif not self._tasks:
             self._ended.set_result(None)

@@ -29,8 +29,9 @@ from localism.serving import keeper
 from localism.serving.failures import engine_error, log_since
 from localism.serving.handover import Handover
 from localism.serving.memory import needed
-from localism.serving.placement import Placement, place
+from localism.serving.placement import Placement, over_machines, place
 from localism.serving.processes import end_leftover, kill_session, write_record
+from localism.serving.ray_cluster import Cluster
 
 ENTRY = "vllm.entrypoints.launchers.api_server.entry"
 # One thread answers a model of this size faster than several: 24 tokens for 16 requests took 3.6 s
@@ -80,6 +81,7 @@ class Engine:
         self._reviving = asyncio.Lock()
         self._deaths, self._finished_at_death = 0, -1
         self._given_up: LocalismError | None = None
+        self._cluster: Cluster | None = None
 
     @property
     def url(self) -> str:
@@ -97,7 +99,7 @@ class Engine:
         """Those that it takes; none on a CPU."""
         if engine_kind(self._table) == "cpu":
             return Gpus(0, None)
-        return self._seen.part(0, self.placement.gpus)
+        return self._seen.part(0, self.placement.gpus_here)
 
     @cached_property
     def _seen(self) -> Gpus:
@@ -111,6 +113,8 @@ class Engine:
         """
         section = self._section
         if engine_kind(self._table) == "cpu":
+            if section.nodes > 1:
+                return over_machines(None, section, Gpus(0, None), self._table)
             return Placement(section.tensor_parallel or 1, 1, section.data_parallel or 1)
         need = needed(self.first_folder, section)
         return place(need, section, self._seen, self._table, self._conversations)
@@ -155,6 +159,11 @@ class Engine:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         end_leftover(self._record)
         await self._handover.begin()
+        if self.placement.machines > 1:
+            self._cluster = self._cluster or Cluster(
+                self._context, self._table, self.placement.gpus_here
+            )
+            await self._cluster.ready(self.first_folder)
         for attempt in range(PORT_RETRIES):
             try:
                 return await self._start_once()
@@ -281,9 +290,13 @@ class Engine:
 
     async def stop(self) -> None:
         """End the server and everything that it started."""
-        if self._process is not None:
-            left = await self._end()
-            self._event("engine_stopped", reason="the stage needs it no more", left=left)
+        try:
+            if self._process is not None:
+                left = await self._end()
+                self._event("engine_stopped", reason="the stage needs it no more", left=left)
+        finally:
+            if self._cluster:
+                self._cluster.stop()
 
     async def give_back(self) -> None:
         """After stop(): wait until its GPUs are free again, for whoever comes next."""
@@ -348,6 +361,8 @@ class Engine:
             words += ["--tensor-parallel-size", placement.tensor]
         if placement.data > 1:
             words += ["--data-parallel-size", placement.data]
+        if self._cluster:
+            words += self._cluster.arguments(placement)
         if section.trust_remote_code:
             words += ["--trust-remote-code"]
         if self._chat_template:
@@ -360,7 +375,7 @@ class Engine:
             words += ["--no-enable-chunked-prefill"]
             if section.max_model_len:
                 words += ["--max-num-batched-tokens", max(STEP_TOKENS, section.max_model_len)]
-            if placement.tensor == 1:
+            if placement.gpus == placement.data and not self._cluster:
                 words += ["--distributed-executor-backend", "uni"]
         else:
             words += ["--gpu-memory-utilization", section.gpu_memory_utilization]
@@ -396,7 +411,7 @@ class Engine:
             environment[VISIBLE] = ",".join(device.name for device in self.gpus.devices)
             # CUDA may number unequal GPUs by their speed, nvidia-smi never does.
             environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        return environment
+        return environment | (self._cluster.environment() if self._cluster else {})
 
     def _swaps_weights(self) -> bool:
         return self._role == "student"

@@ -72,6 +72,11 @@ KNOWN = (
         "use another model, or a version of vLLM that knows it",
     ),
     (
+        r"current platform \S+ does not support ray|No +found in Ray cluster",
+        "vLLM's CPU build has nothing that Ray can count, and cannot span machines",
+        "[{table}].nodes = 1; or a server on each machine, named in endpoints",
+    ),
+    (
         r"(?i)tensor parallel size|World size \(\d+\) is larger than the number of available GPUs"
         r"|(must be )?divisible by tensor_parallel",
         "tensor_parallel does not suit this model or machine",

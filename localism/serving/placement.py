@@ -38,11 +38,18 @@ class Placement(NamedTuple):
     """Copies."""
     why: str = ""
     """In a line, for people; empty where there was nothing to decide."""
+    machines: int = 1
+    """That it spans, each with as many of the GPUs."""
 
     @property
     def gpus(self) -> int:
         """All that it takes."""
         return self.tensor * self.pipeline * self.data
+
+    @property
+    def gpus_here(self) -> int:
+        """Of this machine."""
+        return self.gpus // self.machines
 
     def said(self) -> str:
         """tensor parallel 4, data parallel 2 (...)."""
@@ -60,6 +67,8 @@ def place(
     Raises ConfigError for a given size that the model's layers cannot be divided by, MachineError
     for too few or too small GPUs; both name a size that works, where one does.
     """
+    if section.nodes > 1:
+        return over_machines(need, section, gpus, table)
     if not gpus.number:
         why = "nvidia-smi lists no GPU"
         return Placement(section.tensor_parallel or 1, 1, section.data_parallel or 1, why)
@@ -67,6 +76,54 @@ def place(
     tensor, why = _tensor(room, table)
     copies, why_copies = _copies(room, tensor, table, conversations)
     return Placement(tensor, 1, copies, f"{why}; {why_copies}" if why_copies else why)
+
+
+def over_machines(need: Needed | None, section: Served, gpus: Gpus, table: str) -> Placement:
+    """Over [table].nodes machines like this one. need: None where GPUs are not what limits it.
+
+    Sizes that are not given: a copy's weights are shared by all GPUs of a machine, where they are
+    near each other, and its layers are spread over the machines. Whole copies beside each other,
+    where data_parallel is given, lie within a machine, as many on each.
+    """
+    nodes, copies = section.nodes, section.data_parallel or 1
+    pipeline = section.pipeline_parallel or (nodes if copies == 1 else 1)
+    here = gpus.number or 1
+    tensor = section.tensor_parallel or max(1, here * nodes // (pipeline * copies))
+    found = Placement(tensor, pipeline, copies, f"over {nodes} machines", nodes)
+    _check_spread(found, here if gpus.number else found.gpus_here, table)
+    if need and (against := stands_against(need, tensor, copies)):
+        raise ConfigError(
+            f"the model does not suit tensor parallel {tensor}: {against}",
+            where=f"models.toml [{table}].nodes = {nodes}",
+            fix=f"give another [{table}].tensor_parallel",
+        )
+    # Further arguments may quantise the weights or the cache.
+    fits = not need or Room(need, section, gpus).fits(tensor, pipeline)
+    if need and not fits and not section.engine_arguments:
+        raise MachineError(
+            f"weights and the longest conversation do not fit on {tensor * pipeline} GPUs",
+            where=f"models.toml [{table}].nodes = {nodes}: weights {_gigabytes(need.weights)}, "
+            f"one conversation of {need.longest:,} tokens {_gigabytes(need.conversation)}, GPUs of "
+            f"{_gigabytes(gpus.memory or 0)}",
+            fix=f"more machines: [{table}].nodes; or quantised weights, or a lower max_model_len",
+        )
+    return found
+
+
+def _check_spread(found: Placement, here: int, table: str) -> None:
+    where = f"models.toml [{table}].nodes = {found.machines}"
+    if found.gpus % found.machines or (found.data > 1 and found.data % found.machines):
+        raise ConfigError(
+            f"{found.said()} cannot be spread evenly",
+            where=where,
+            fix=f"pipeline_parallel = {found.machines}, or data_parallel a multiple of it",
+        )
+    if found.gpus_here > here:
+        raise MachineError(
+            f"the engine is to have {found.gpus_here} GPUs of each machine, and there are {here}",
+            where=f"{where}, tensor_parallel, pipeline_parallel, data_parallel",
+            fix="leave tensor_parallel and pipeline_parallel away: they then follow from the GPUs",
+        )
 
 
 class Room:
@@ -82,31 +139,31 @@ class Room:
             return None
         return int(self.section.gpu_memory_utilization * self.gpus.memory) - OVERHEAD_BYTES
 
-    def tokens(self, tensor: int) -> int | None:
+    def tokens(self, tensor: int, pipeline: int = 1) -> int | None:
         """Of cache in a copy; below 0 where not even the weights fit, None where not known."""
         if self.usable is None:
             return None
-        left = self.usable - self.need.weights / tensor
+        left = self.usable - self.need.weights / (tensor * pipeline)
         if left < 0:
             return -1
         # Heads that are fewer than the GPUs are kept several times.
-        shared = min(tensor, self.need.layers.kv_heads or tensor)
+        shared = pipeline * min(tensor, self.need.layers.kv_heads or tensor)
         return int(left * shared / self.need.a_token) if self.need.a_token else NO_END
 
-    def fits(self, tensor: int) -> bool:
+    def fits(self, tensor: int, pipeline: int = 1) -> bool:
         """Weights and the longest conversation."""
-        tokens = self.tokens(tensor)
+        tokens = self.tokens(tensor, pipeline)
         return tokens is None or tokens >= self.need.longest
 
-    def is_ample(self, tensor: int) -> bool:
+    def is_ample(self, tensor: int, pipeline: int = 1) -> bool:
         """The whole batch of usual conversations too."""
-        tokens = self.tokens(tensor)
+        tokens = self.tokens(tensor, pipeline)
         wanted = USUAL_TOKENS * self.section.max_num_seqs
         return tokens is not None and tokens >= max(wanted, self.need.longest)
 
-    def at_once(self, tensor: int) -> int:
+    def at_once(self, tensor: int, pipeline: int = 1) -> int:
         """Usual conversations that a copy decodes at once."""
-        tokens = self.tokens(tensor)
+        tokens = self.tokens(tensor, pipeline)
         most = self.section.max_num_seqs
         return most if tokens is None else max(1, min(most, tokens // USUAL_TOKENS))
 

@@ -88,6 +88,8 @@ async def _external(context: Context, role: str, stage: str, known_as: str) -> C
 
     key, patience = _read_key(section, table), section.start_timeout_seconds
     endpoints = Endpoints(section.endpoints, key, patience, note=note)
+    urls = [endpoint.url for endpoint in endpoints.all]
+    context.store.event("endpoints_used", stage, role=role, urls=urls)
     try:
         has_worked = "SELECT count(*) FROM asset WHERE role = ?"
         model = await endpoints.find_model(

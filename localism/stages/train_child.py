@@ -24,8 +24,8 @@ from localism.serving.processes import session_processes
 from localism.stages.train_machines import gathered
 from localism.stages.train_plan import MEMORY_SHARE
 from localism.training import beats, launch
+from localism.training.call import log_name
 from localism.training.job import CHECKPOINTS, Job, whole_checkpoints
-from localism.training.machines import log_name
 from localism.training.sets import Training
 
 POLL_SECONDS = 0.2

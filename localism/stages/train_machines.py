@@ -1,7 +1,7 @@
 """Several machines in one training, seen from the one that the run works on.
 
 How many: [train].nodes, or all machines of a Slurm job. Slurm starts the others here; elsewhere
-each of them runs `localism train-worker`, which this process waits for (training.machines).
+each of them runs `localism worker`, which this process waits for (training.call).
 """
 
 import secrets
@@ -14,15 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from localism import slurm, weights
+from localism import machines, slurm, weights
 from localism.config import Train
 from localism.context import Context
 from localism.errors import ConfigError, MachineError, StageError
+from localism.machines import LEAVE_SECONDS, MACHINES, POLL_SECONDS, SAME
 from localism.offline import child_environment
-from localism.training import launch, machines
+from localism.training import call as calls
+from localism.training import launch
+from localism.training.call import Call, Place
 from localism.training.job import Job
-from localism.training.machines import MACHINES, POLL_SECONDS, Call, Place
-from localism.training.worker import LEAVE_SECONDS, SAME
 
 STEP_LOG = "train-slurm.log"
 
@@ -64,20 +65,20 @@ def gathered(context: Context, job: Job, file: Path) -> Iterator[Place | None]:
     found = find_machines(context.config.train, child_environment(context.folder))
     folder = context.folder.resolve() / MACHINES
     call = _call(job, file, _address(context.config.train.rendezvous, found))
-    machines.post(folder, call)
+    calls.post(folder, call)
     step = _start_step(context, found, call) if found.slurm else None
     try:
         if not step:
             _ask_for_workers(context, job)
         names = _wait(context, job, folder, call, step)
-        machines.give_places(folder, call.nonce, names)
+        calls.give_places(folder, call.nonce, names)
         context.progress.say(f"trains with {', '.join(names)}")
         yield Place(0, call.address)
-        machines.withdraw(folder)
+        calls.withdraw(folder)
         if step:
             _let_end(step)
     finally:
-        machines.withdraw(folder)
+        calls.withdraw(folder)
         if step:
             launch.stop(step)
 
@@ -99,7 +100,7 @@ def _call(job: Job, file: Path, address: str) -> Call:
         device=job.device,
         model=job.model,
         fingerprint=weights.fingerprint(Path(job.model)),
-        versions=machines.versions(),
+        versions=machines.versions(calls.LIBRARIES),
     )
 
 
@@ -125,12 +126,12 @@ def _start_step(context: Context, found: Machines, call: Call) -> subprocess.Pop
     """Slurm's step that runs a worker on each of the other machines."""
     assert found.slurm is not None
     run = str(context.folder.resolve())
-    worker = [sys.executable, "-m", "localism", "train-worker", "--run", run, "--call", call.nonce]
+    worker = [sys.executable, "-m", "localism", "worker", "--run", run, "--call", call.nonce]
     others = found.slurm.others(found.number - 1)
     _step_log(context).parent.mkdir(exist_ok=True)
     with _step_log(context).open("wb") as output:
         return subprocess.Popen(
-            slurm.step(found.slurm, others, worker),
+            slurm.step(found.slurm, others, worker, "localism-train"),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -151,7 +152,7 @@ def _ask_for_workers(context: Context, job: Job) -> None:
 
 
 def _worker_command(context: Context) -> str:
-    return f"localism train-worker --run {context.folder.resolve()}"
+    return f"localism worker --run {context.folder.resolve()}"
 
 
 def _wait(

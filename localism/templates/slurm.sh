@@ -9,6 +9,7 @@
 #SBATCH --gpus-per-node={{ gpus }}
 {% endif %}
 #SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH --time={{ time }}
 {% if array %}
 #SBATCH --array={{ array }}
@@ -28,7 +29,8 @@ run={{ run }}
 own=()
 {% endif %}
 
-# One process owns the run; it starts the other machines' part of a training with srun by itself.
+# One process owns the run; it starts the other machines' part of a training, or of an engine that
+# spans machines (by Ray), with srun by itself.
 # It begins nothing new shortly before the job's end, and the same command continues in the next job.
 {{ localism }} run-all --run "$run" --models {{ models }} --plain --budget-hours {{ budget }}{{ more }} "${own[@]}" &
 child=$!

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from localism.training.machines import Place
+from localism.training.call import Place
 
 STOP_SECONDS = 5.0
 

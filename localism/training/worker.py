@@ -1,8 +1,8 @@
-"""A machine that helps with a run's trainings.  Started by Slurm, or: localism train-worker --run R
+"""A machine's part in a training of a run that works on another (localism.worker).
 
-It opens no corpus. It waits for a call in the run's folder, answers it, and runs torch's launcher
-as the machine that it is told to be; what is trained, and all that is recorded, is the business of
-the run's own process. It ends its part when that one has ended its own.
+It answers the call, and runs torch's launcher as the machine that it is told to be; what is
+trained, and all that is recorded, is the business of the run's own process. It ends its part when
+that one has ended its own.
 """
 
 import math
@@ -12,56 +12,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from localism import egress, weights
-from localism.errors import LocalismError, MachineError, StageError
+from localism import egress, machines, weights
+from localism.errors import LocalismError, MachineError
 from localism.gpus import find_gpus
+from localism.machines import LEAVE_SECONDS, POLL_SECONDS, SAME, SignIn
 from localism.offline import child_environment
-from localism.training import beats, launch, machines
+from localism.training import beats, launch
+from localism.training import call as calls
+from localism.training.call import Call, Place
 from localism.training.job import Job
-from localism.training.machines import POLL_SECONDS, Call, Place, SignIn
 
-SEEN_SECONDS = 120.0  # network file systems remember for a minute that a file is not there
-LEAVE_SECONDS = 30.0
-SAME = "all machines need the same installation, and the same files at the same paths"
 Say = Callable[[str], None]
-
-
-def serve(run_folder: Path, say: Say) -> None:
-    """Take part in every training of a run, until this process is ended."""
-    folder = run_folder / machines.MACHINES
-    served = ""
-    while True:
-        call = _next_call(folder, served, say)
-        served = call.nonce
-        take_part(run_folder, call, say)
-
-
-def serve_once(run_folder: Path, nonce: str, say: Say) -> None:
-    """Take part in one training. Raises MachineError when its call is not to be seen from here."""
-    folder = run_folder / machines.MACHINES
-    deadline = time.monotonic() + SEEN_SECONDS
-    while (call := machines.posted(folder)) is None or call.nonce != nonce:
-        if time.monotonic() > deadline:
-            raise MachineError(
-                f"machine {socket.gethostname()} does not see what the run's process writes",
-                where=str(folder / machines.CALL),
-                fix="put the run on a file system that all machines share: --run /shared/runs/NAME",
-            )
-        time.sleep(POLL_SECONDS)
-    code = take_part(run_folder, call, say)
-    if code:
-        raise StageError(
-            f"this machine's share of the training ended with exit code {code}",
-            where=str(run_folder / "logs" / machines.log_name(socket.gethostname())),
-            fix="the run's own process says how to go on",
-        )
-
-
-def _next_call(folder: Path, served: str, say: Say) -> Call:
-    say(f"waiting for a training of {folder.parent}")
-    while (call := machines.posted(folder)) is None or call.nonce == served:
-        time.sleep(POLL_SECONDS)
-    return call
 
 
 def take_part(run_folder: Path, call: Call, say: Say) -> int:
@@ -96,13 +57,8 @@ def stands_against(call: Call) -> str:
     """Why this machine can't take part in a training; empty when it can."""
     if not Path(call.job).exists():
         return f"there is no {call.job} here"
-    own = machines.versions()
-    others = [
-        f"{name} {version}" for name, version in call.versions.items() if own[name] != version
-    ]
-    if others:
-        here = ", ".join(f"{text.split()[0]} {own[text.split()[0]]}" for text in others)
-        return f"it has {here} and the run's machine {', '.join(others)}"
+    if differs := machines.other_versions(call.versions):
+        return differs
     try:
         if weights.fingerprint(Path(call.model)) != call.fingerprint:
             return f"another model, or none, lies in {call.model}"
@@ -116,7 +72,7 @@ def stands_against(call: Call) -> str:
 
 def _wait_for_place(folder: Path, call: Call, name: str) -> int | None:
     """Which machine to be; 0 when not needed, None when the call is over before that is known."""
-    while (number := machines.place_of(folder, call.nonce, name)) is None:
+    while (number := calls.place_of(folder, call.nonce, name)) is None:
         if not _stands(folder, call):
             return None
         time.sleep(POLL_SECONDS)
@@ -129,7 +85,7 @@ def _wait_until_over(folder: Path, call: Call) -> None:
 
 
 def _stands(folder: Path, call: Call) -> bool:
-    now = machines.posted(folder)
+    now = calls.posted(folder)
     return now is not None and now.nonce == call.nonce
 
 
@@ -137,8 +93,8 @@ def _train(run_folder: Path, call: Call, place: Place, say: Say) -> int:
     """This machine's share; ended when the call is, if it does not end by itself soon after."""
     file, folder = Path(call.job), run_folder / machines.MACHINES
     job = Job.read(file)
-    log = run_folder / "logs" / machines.log_name(socket.gethostname())
-    environment = child_environment(run_folder, "train-worker: trainer")
+    log = run_folder / "logs" / calls.log_name(socket.gethostname())
+    environment = child_environment(run_folder, "worker: trainer")
     environment["OMP_NUM_THREADS"] = str(job.threads)
     # The run's machine, by the name or address that its [train].rendezvous gives it.
     environment[egress.ALLOWED_VARIABLE] = place.address.rpartition(":")[0]

@@ -176,23 +176,21 @@ def test_the_embedders_process_on_a_gpu_is_guarded(library: Path, tmp_path: Path
     assert (attempt["child"], attempt["program"]) == ("cluster", "-c (SpawnProcess-1)")
 
 
-def test_train_worker_closes_the_gap_before_it_waits_for_a_call(
-    library: Path, tmp_path: Path
-) -> None:
+def test_a_worker_closes_the_gap_before_it_waits_for_a_call(library: Path, tmp_path: Path) -> None:
     """Started by hand, with nothing of a run in its environment."""
     (tmp_path / "recipe.json").touch()
     code = """
         from phones_home import phone_home
-        from localism.training import worker
+        from localism import worker
         worker.serve = phone_home
         from localism.cli.main import cli
-        cli(["train-worker", "--run", {!r}])
+        cli(["worker", "--run", {!r}])
     """
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code).format(str(tmp_path))], check=True, timeout=60
     )
     (attempt,) = planted.refused(library, tmp_path)
-    assert attempt["child"] == "train-worker"
+    assert attempt["child"] == "worker"
 
 
 def test_what_a_program_in_the_sandbox_tries_is_recorded_too(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import io
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,5 @@ def test_a_child_that_ran_out_of_memory_names_the_dials(tmp_path: Path) -> None:
     assert "CUDA out of memory" in error.where and "earlier" not in error.where
     other = explain(job, 1, log, {"train.log": log.stat().st_size})
     assert "exit code 1" in other.problem and str(log) in other.fix
+    lost = explain(replace(job, machines=2), 1, log, {"train.log": log.stat().st_size})
+    assert "perhaps another machine was lost" in lost.problem and "NCCL_SOCKET" in lost.fix

@@ -28,39 +28,30 @@ pytestmark = pytest.mark.component
     netns.reason_not_joined() is not None,
     reason=f"no joined network namespaces here: {netns.reason_not_joined()}",
 )
-def test_a_lost_or_silent_machine_ends_the_training_which_goes_on_and_equals_that_of_one(
+def test_a_silent_machine_ends_the_training_which_then_goes_on_and_equals_that_of_one(
     finished: tuple[Path, str], tmp_path: Path
 ) -> None:
-    """The other machine's processes are killed in the second epoch, and stopped in the third.
+    """The other machine's processes are stopped in the second epoch; its worker stays and helps.
 
-    Stopped ones keep their connections, so that nothing breaks. Its worker stays and helps.
+    Stopped ones keep their connections, so that torch sees nothing break for half an hour.
     """
     (tmp_path / RECIPE).touch()
     with netns.joined() as (own, other), worker(tmp_path, other) as helping:
         first = train_on(own, tmp_path)
-        wait_for_step(tmp_path, STEPS_AN_EPOCH + 2)
-        for launcher in children(helping.pid):
-            os.kill(launcher, signal.SIGKILL)
-        said = first.communicate(timeout=120)[0]
-        assert first.returncode == 1
-        assert "StageError: error: training ended with exit code 1; perhaps another machine" in said
-        assert "RuntimeError" in said, "gloo's own words"
-        assert len(whole_checkpoints(tmp_path / "checkpoints")) == 1
-
-        second = train_on(own, tmp_path)
-        wait_for_step(tmp_path, 2 * STEPS_AN_EPOCH + 2)
+        log = tmp_path / "train/log.jsonl"
+        wait_for(lambda: log.exists() and log.read_text().count("\n") > STEPS_AN_EPOCH + 2)
         stopped = [pid for one in children(helping.pid) for pid in (one, *children(one))]
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        said = second.communicate(timeout=120)[0]
-        for pid in stopped:
+        said = first.communicate(timeout=120)[0]
+        for pid in stopped:  # they find their connections gone, and end
             os.kill(pid, signal.SIGCONT)
-        assert second.returncode == 1
+        assert first.returncode == 1
         assert f"machine {socket.gethostname()} fell silent: no sign of life for 1" in said
-        assert len(whole_checkpoints(tmp_path / "checkpoints")) == 2
+        assert len(whole_checkpoints(tmp_path / "checkpoints")) == 1
 
-        third = train_on(own, tmp_path)
-        assert third.wait(240) == 0, third.communicate()[0]
+        second = train_on(own, tmp_path)
+        assert second.wait(240) == 0, second.communicate()[0]
     assert Job.read(tmp_path / "train/job.json").resume_from, "it did not start over"
     assert_like(tmp_path, finished[0])
     assert not (tmp_path / "egress.jsonl").exists(), "nothing else was spoken to"
@@ -69,8 +60,7 @@ def test_a_lost_or_silent_machine_ends_the_training_which_goes_on_and_equals_tha
         for row in rows(tmp_path, "FROM event WHERE kind = 'recipe'")
     )
     assert derived[0].endswith("batch 4 = 2 machines x 1 CPU process x 1 x 2")
-    goes_on = [f"{derived[0]}; goes on after epoch {epoch} of 3" for epoch in (1, 2)]
-    assert derived[1:] == goes_on
+    assert derived[1] == f"{derived[0]}; goes on after epoch 1 of 3"
 
 
 def assert_like(folder: Path, one: Path) -> None:
@@ -97,8 +87,8 @@ def train_on(machine: netns.Machine, folder: Path) -> subprocess.Popen[str]:
 
 @contextmanager
 def worker(folder: Path, machine: netns.Machine) -> Iterator[subprocess.Popen[bytes]]:
-    """localism train-worker on another machine."""
-    command = [sys.executable, "-m", "localism", "train-worker", "--run", str(folder)]
+    """localism worker on another machine."""
+    command = [sys.executable, "-m", "localism", "worker", "--run", str(folder)]
     process = subprocess.Popen([*machine.entrance, *command], env=environment(machine))
     try:
         yield process
@@ -110,11 +100,6 @@ def worker(folder: Path, machine: netns.Machine) -> Iterator[subprocess.Popen[by
 def environment(machine: netns.Machine) -> dict[str, str]:
     # gloo would take the address that this machine's name has outside.
     return {**os.environ, "GLOO_SOCKET_IFNAME": machine.interface, "OMP_NUM_THREADS": "1"}
-
-
-def wait_for_step(folder: Path, step: int) -> None:
-    log = folder / "train/log.jsonl"
-    wait_for(lambda: log.exists() and log.read_text().count("\n") > step)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 240) -> None:
@@ -164,8 +149,8 @@ def assert_guarded(attempts: list[dict[str, Any]]) -> None:
     """On each machine its worker, torch's launcher and what that started have tried."""
     programs = {
         child: "\n".join(one["program"] for one in attempts if one["child"] == child)
-        for child in ("train: srun", "train: trainer", "train-worker: trainer")
+        for child in ("train: srun", "train: trainer", "worker: trainer")
     }
-    assert "train-worker" in programs["train: srun"]
-    for child in ("train: trainer", "train-worker: trainer"):
+    assert "worker" in programs["train: srun"]
+    for child in ("train: trainer", "worker: trainer"):
         assert "--nproc_per_node" in programs[child] and "sft.py" in programs[child], programs

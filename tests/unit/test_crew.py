@@ -1,6 +1,7 @@
 """Crews: as many items at once as wanted, which may change, until nothing or no time is left."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -129,3 +130,22 @@ def test_no_items_are_done_at_once():
         raise AssertionError("begun")
 
     asyncio.run(Crew([], never, 4).finish())
+
+
+def test_several_that_fail_at_once_are_one_error_and_nothing_is_printed(caplog):
+    """As when an engine cannot start, and every conversation waits for it."""
+
+    async def scene() -> None:
+        gate = asyncio.Event()
+
+        async def fail(item: int) -> None:
+            await gate.wait()
+            raise ValueError(f"item {item}")
+
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+        with pytest.raises(ValueError, match="item 0"):
+            await Crew(range(9), fail, 3).finish()
+
+    asyncio.run(scene())
+    gc.collect()
+    assert "never retrieved" not in caplog.text

@@ -1,6 +1,7 @@
 """The doctor: each check with the one thing broken that it looks for; no model is loaded."""
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import shutil
@@ -328,6 +329,16 @@ def test_little_room_for_conversations_is_a_warning(tmp_path):
     assert finding.status == "warn" and "max_num_seqs" in finding.fix
 
 
+def test_an_engine_over_machines_needs_ray_and_an_address(monkeypatch):
+    config = config_of(teacher={"nodes": 2, "rendezvous": "192.0.2.1:1"})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    (without,) = machine._spanning(config)
+    assert without.status == "fail" and "requirements/ray.txt" in without.fix
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    (elsewhere,) = machine._spanning(config)
+    assert elsewhere.status == "fail" and "do not reach this one as 192.0.2.1" in elsewhere.found
+
+
 def test_states_of_training_that_do_not_fit(tmp_path):
     folder = fake_model(tmp_path / "m", LLAMA_8B, 8_000_000_000)
     config = config_of()
@@ -371,7 +382,7 @@ def test_a_version_beside_the_locked_one_is_a_warning(monkeypatch):
 
 def test_a_package_that_is_missing(monkeypatch):
     monkeypatch.setattr(machine, "LOCKED", ("no-such-package",))
-    finding = found(machine._versions(Gpus(0, None)), "versions")
+    finding = found(machine._versions(Gpus(0, None), {}), "versions")
     assert finding.status == "fail" and "no-such-package is not installed" in finding.found
 
 

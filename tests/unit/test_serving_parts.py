@@ -54,6 +54,11 @@ LOGS = [
         "engine_arguments",
     ),
     (
+        "ValueError: current platform cpu does not support ray.",
+        "cannot span machines",
+        "[teacher].nodes = 1",
+    ),
+    (
         "/usr/bin/python: Error while finding module specification for 'vllm.entrypoints' "
         "(ModuleNotFoundError: No module named 'vllm')",
         "not installed",

@@ -37,6 +37,31 @@ def test_it_asks_for_what_was_named_and_leaves_time_to_end_well(tmp_path, monkey
     assert "--budget-hours 23.75" in script.read_text()
 
 
+def spread_teacher(folder: Path) -> Path:
+    """models.toml with a teacher over three machines."""
+    models = folder / "models.toml"
+    models.write_text(
+        '[teacher]\npath = "embedded:teacher"\nnodes = 3\n[judge]\nsame_as = "teacher"\n'
+        '[student]\npath = "embedded:student"\n'
+    )
+    return models
+
+
+def test_it_asks_for_as_many_machines_as_the_largest_engine_or_training_needs(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    models = str(spread_teacher(tmp_path))
+    script = written(tmp_path, *USUAL, "--models", models)
+    assert directives(script)["nodes"] == "3" and directives(script)["mem"] == "0"
+    script.unlink()
+    assert directives(written(tmp_path, *USUAL, "--models", models, "--nodes", "5"))["nodes"] == "5"
+    usual = ["slurm", "--to", str(tmp_path / "x"), *USUAL, "--models", models, "--nodes", "2"]
+    refused = CliRunner().invoke(cli, usual, obj={})
+    assert refused.exception and "[teacher].nodes is 3" in str(refused.exception)
+    assert not (tmp_path / "x").exists()
+
+
 def test_an_array_has_a_run_and_a_seed_for_each_task(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     script = written(tmp_path, *USUAL, "--run", "first", "--seeds", "0-3%2")

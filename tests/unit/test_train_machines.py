@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 from engines import NewContext, embedded_config
 
-from localism import slurm
+from localism import machines, slurm
+from localism import worker as helping
 from localism.config import Config
 from localism.context import Context
 from localism.errors import ConfigError, MachineError, StageError
 from localism.slurm import Allocation
 from localism.stages import train, train_plan
 from localism.stages.train_machines import find_machines, gathered
-from localism.training import machines, worker
+from localism.training import call as calls
+from localism.training import worker
 from localism.training.job import Job
 from localism.training.sets import main_training
 
@@ -92,9 +94,11 @@ def test_outside_a_job_without_srun_and_on_a_login_node_one_machine_trains(
 
 
 def test_a_step_runs_one_worker_with_all_cores_on_each_other_machine() -> None:
-    words = slurm.step(Allocation(("a", "b", "c"), "a", "64"), ("b", "c"), ["worker", "--run", "r"])
+    given = Allocation(("a", "b", "c"), "a", "64")
+    words = slurm.step(given, ("b", "c"), ["worker", "--run", "r"], "localism-ray")
     assert words[0] == "srun" and words[-3:] == ["worker", "--run", "r"]
     wanted = {"--nodes=2", "--ntasks=2", "--nodelist=b,c", "--cpus-per-task=64", "--overlap"}
+    wanted |= {"--job-name=localism-ray"}
     assert wanted < set(words)
 
 
@@ -124,12 +128,12 @@ def test_the_batch_is_shared_by_the_gpus_of_all_machines(
 # ---- who takes part ------------------------------------------------------------------------
 
 
-def call_of(context: Context, **changes: Any) -> machines.Call:
+def call_of(context: Context, **changes: Any) -> calls.Call:
     job, _ = planned(context)
     file = context.folder.resolve() / "train/job.json"
-    call = machines.Call(
+    call = calls.Call(
         "n", str(file), "here:1", 1, "cpu", job.model,
-        worker.weights.fingerprint(Path(job.model)), machines.versions(),
+        worker.weights.fingerprint(Path(job.model)), machines.versions(calls.LIBRARIES),
     )  # fmt: skip
     return replace(call, **changes)
 
@@ -139,8 +143,8 @@ def test_a_machine_that_does_not_fit_says_what_is_different(
 ) -> None:
     context = new_context(config())
     assert worker.stands_against(call_of(context)) == ""
-    other = machines.versions() | {"trl": "0.1"}
-    own = machines.versions()["trl"]
+    other = machines.versions(calls.LIBRARIES) | {"trl": "0.1"}
+    own = machines.versions(calls.LIBRARIES)["trl"]
     found = worker.stands_against(call_of(context, versions=other))
     assert found == f"it has trl {own} and the run's machine trl 0.1"
     assert "no /elsewhere" in worker.stands_against(call_of(context, job="/elsewhere/job.json"))
@@ -161,8 +165,8 @@ def test_a_machine_that_is_missing_at_the_deadline_is_an_error_with_the_command(
     ) as missing:
         with gathered(context, job, context.folder / "train/job.json"):
             pass
-    assert f"localism train-worker --run {context.folder.resolve()}" in missing.value.fix
-    assert machines.posted(context.folder / "machines") is None, "the call is withdrawn"
+    assert f"localism worker --run {context.folder.resolve()}" in missing.value.fix
+    assert calls.posted(context.folder / "machines") is None, "the call is withdrawn"
 
 
 def test_the_problem_of_another_machine_is_told_where_the_run_is(new_context: NewContext) -> None:
@@ -179,7 +183,7 @@ def answer_with(context: Context, problem: str, name: str) -> None:
     folder = context.folder.resolve() / "machines"
 
     def answer() -> None:
-        while (call := machines.posted(folder)) is None:
+        while (call := calls.posted(folder)) is None:
             pass
         machines.sign_in(folder, machines.SignIn(call.nonce, name, problem))
 
@@ -199,16 +203,16 @@ def test_a_step_that_slurm_cannot_start_is_an_error_with_its_words(
     run = context.folder.resolve()
     words = (tmp_path / "argv").read_text()
     assert "--nodelist=gpu01,gpu03,gpu07" in words
-    assert f"{sys.executable} -m localism train-worker --run {run} --call " in words
+    assert f"{sys.executable} -m localism worker --run {run} --call " in words
 
 
 def test_a_worker_that_does_not_see_the_call_says_that_the_files_are_not_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "SEEN_SECONDS", 0.1)
+    monkeypatch.setattr(helping, "SEEN_SECONDS", 0.1)
     (tmp_path / "machines").mkdir()
     with pytest.raises(MachineError, match=f"{socket.gethostname()} does not see") as unseen:
-        worker.serve_once(tmp_path, "nonce", print)
+        helping.serve_once(tmp_path, "nonce", print)
     assert "file system that all machines share" in unseen.value.fix
 
 
@@ -220,9 +224,9 @@ def test_places_are_given_by_name_and_only_for_their_call(tmp_path: Path) -> Non
     machines.sign_in(folder, machines.SignIn("old", "d-4", ""))
     names = [answer.name for answer in machines.signed_in(folder, "new")]
     assert names == ["a-1", "b-2", "c-3"]
-    machines.give_places(folder, "new", names[:2])
-    assert [machines.place_of(folder, "new", name) for name in names] == [1, 2, 0]
-    assert machines.place_of(folder, "other", "a-1") is None
+    calls.give_places(folder, "new", names[:2])
+    assert [calls.place_of(folder, "new", name) for name in names] == [1, 2, 0]
+    assert calls.place_of(folder, "other", "a-1") is None
 
 
 @pytest.mark.parametrize("wrong", ["node1:", "node1:0", "http://node1:29400", "a b", "n:99999"])

@@ -1,0 +1,73 @@
+"""A machine that helps a run which works on another.  Started by Slurm, or: localism worker --run R
+
+It opens no corpus. It waits for a call in the run's folder and takes part in what is called for: a
+training, or an engine that spans machines. All that is recorded is the business of the run's own
+process, and when that has ended its part, so does this one.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from localism import machines
+from localism.errors import MachineError, StageError
+from localism.machines import POLL_SECONDS, SEEN_SECONDS
+from localism.serving import ray_call, ray_worker
+from localism.serving.ray_call import RayCall
+from localism.training import call as training_call
+from localism.training import worker as training_worker
+from localism.training.call import Call
+
+Say = Callable[[str], None]
+
+
+def serve(run_folder: Path, say: Say) -> None:
+    """Take part in whatever a run calls for, until this process is ended."""
+    served: set[str] = set()
+    while True:
+        say(f"waiting for a call of {run_folder}")
+        while (call := _posted(run_folder, served)) is None:
+            time.sleep(POLL_SECONDS)
+        served.add(call.nonce)
+        _take_part(run_folder, call, say)
+
+
+def serve_once(run_folder: Path, nonce: str, say: Say) -> None:
+    """Take part in one thing. Raises MachineError when its call is not to be seen from here."""
+    deadline = time.monotonic() + SEEN_SECONDS
+    while (call := _posted(run_folder, set())) is None or call.nonce != nonce:
+        if time.monotonic() > deadline:
+            raise MachineError(
+                f"machine {socket.gethostname()} does not see what the run's process writes",
+                where=str(run_folder / machines.MACHINES / training_call.CALL),
+                fix="put the run on a file system that all machines share: --run /shared/runs/NAME",
+            )
+        time.sleep(POLL_SECONDS)
+    code = _take_part(run_folder, call, say)
+    if code:
+        raise StageError(
+            f"this machine's share ended with exit code {code}",
+            where=str(_log(run_folder, call)),
+            fix="the run's own process says how to go on",
+        )
+
+
+def _posted(run_folder: Path, served: set[str]) -> Call | RayCall | None:
+    """A call that stands and was not served yet; the engine's may stand beside a training's."""
+    standing = (
+        training_call.posted(run_folder / machines.MACHINES),
+        ray_call.posted(run_folder),
+    )
+    return next((call for call in standing if call and call.nonce not in served), None)
+
+
+def _take_part(run_folder: Path, call: Call | RayCall, say: Say) -> int:
+    if isinstance(call, RayCall):
+        return ray_worker.take_part(run_folder, call, say)
+    return training_worker.take_part(run_folder, call, say)
+
+
+def _log(run_folder: Path, call: Call | RayCall) -> Path:
+    name = ray_call if isinstance(call, RayCall) else training_call
+    return run_folder / "logs" / name.log_name(socket.gethostname())
