@@ -134,7 +134,7 @@ def render(facts: dict[str, Any]) -> str:
     ]
     refused = tables.number_of(facts["refused_connections"], "connection")
     hosts = facts["allowed_hosts"]
-    allowed = ", ".join(hosts) if hosts else "what the recipe names" if hosts is None else "nothing"
+    allowed = ", ".join(hosts or ["nothing" if hosts == [] else "(recipe.json can't be read)"])
     lines += ["", f"{refused} refused by the air gap; allowed beside this machine: {allowed}"]
     return "\n".join(lines)
 

@@ -73,4 +73,4 @@ def test_a_recipe_that_cannot_be_read_leaves_the_rest_of_the_status(tmp_path: Pa
     (tmp_path / recipe.RECIPE).write_text("{}")
     facts = status.facts(tmp_path, STAGES)
     assert facts["allowed_hosts"] is None
-    assert status.render(facts).endswith("allowed beside this machine: what the recipe names")
+    assert status.render(facts).endswith("allowed beside this machine: (recipe.json can't be read)")
