@@ -1,13 +1,13 @@
 """Does anything leave this machine, in whatever language it is written? A whole run under strace.
 
     python benchmarks/strace_run.py
-    python benchmarks/strace_run.py --small          # the end-to-end tests' recipe, some minutes
+    python benchmarks/strace_run.py --small          # with the recipe of the end-to-end tests
 
 `run-all` of the miniature with every connect, sendto, sendmsg and sendmmsg of every process and
 thread written down by the kernel's side, and read by tests/socket_calls.py. Fails on a destination
-that is neither loopback nor a Unix or netlink socket, on a line that can't be read, and on a ring
-of io_uring, which would act unseen. The network is left as it is: what a namespace would merely
-stop, shows here. Saves benchmarks/results/strace_run.json.
+that is neither loopback nor a Unix or netlink socket, and on a line that can't be read. Rings of
+io_uring would act unseen: they are refused to the run. The network is left as it is: what a
+namespace would merely stop, shows here. Saves benchmarks/results/strace_run.json.
 """
 
 import argparse
@@ -38,7 +38,7 @@ KINDS = ("loopback", "unix", "netlink", "connected before", "dissolved", "leaves
 def main() -> None:
     """Run, read, print a table by program and one line of JSON; exit code 1 if anything left."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--small", action="store_true", help="a smaller recipe; nothing is saved")
+    parser.add_argument("--small", action="store_true", help="a smaller recipe")
     asked = parser.parse_args()
     if reason := socket_calls.reason_not_here():
         sys.exit(f"no strace here: {reason}")
@@ -47,9 +47,7 @@ def main() -> None:
     print_table(found)
     for call in left[:SHOWN]:
         print(f"leaves: {call.program}: {call.line}")
-    if not asked.small:
-        results = ROOT / "benchmarks/results/strace_run.json"
-        results.write_text(json.dumps(found, indent=1) + "\n")
+    (ROOT / "benchmarks/results/strace_run.json").write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found))
     sys.exit(1 if left else 0)
 
