@@ -29,14 +29,16 @@ WITH own_turn AS (                        -- what a fork carried over is its par
     SELECT stage, finished_at, NULL, seconds FROM own_turn
 ), gaps AS (
     SELECT stage, kind, call_seconds, epoch(moment - lag(moment) OVER before) AS seconds,
-           last_value(CASE WHEN kind IN ('stage_started', 'stage_finished') THEN kind END
-                      IGNORE NULLS) OVER (before ROWS BETWEEN UNBOUNDED PRECEDING
-                                                      AND 1 PRECEDING) AS border
+           -- The last border before: odd for a start. (last_value IGNORE NULLS takes ten times as
+           -- long over a million calls.)
+           max(CASE kind WHEN 'stage_started' THEN 2 * epoch_us(moment) + 1
+                         WHEN 'stage_finished' THEN 2 * epoch_us(moment) END) OVER (
+               before ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) % 2 AS is_between
     FROM moments JOIN finished USING (stage) WHERE moment <= ended
     WINDOW before AS (PARTITION BY stage ORDER BY moment)
 ), worked AS (
     SELECT stage, sum(seconds) AS seconds FROM gaps
-    WHERE border = 'stage_started' AND kind IS DISTINCT FROM 'stage_started'
+    WHERE is_between = 1 AND kind IS DISTINCT FROM 'stage_started'
       AND (call_seconds IS NULL OR seconds < greatest({IDLE_SECONDS}, 2 * call_seconds))
     GROUP BY stage
 ), planned AS (

@@ -12,11 +12,11 @@ def explain(folder: Path, example: str) -> str:
 
     `example` is a mix_id or an ordinal. Raises UsageError when the run has no such example.
     """
+    # Tables with texts are asked by their keys alone: a join would read all of their rows.
     rows = _read(
         folder,
-        "SELECT m.*, q.name AS query_type, c.status, c.reason, c.instruction, c.response, "
-        "c.turn_id FROM mix m LEFT JOIN query_type q USING (query_type_id) "
-        f"LEFT JOIN candidate c USING (mix_id) WHERE m.mix_id = '{_literal(example)}'"
+        "SELECT m.*, q.name AS query_type FROM mix m LEFT JOIN query_type q USING (query_type_id)"
+        f" WHERE m.mix_id = '{_literal(example)}'"
         + (f" OR m.ordinal = {int(example)}" if example.isdecimal() else ""),
     )
     if not rows:
@@ -26,12 +26,14 @@ def explain(folder: Path, example: str) -> str:
             fix='list some: localism sql "SELECT mix_id, ordinal, split FROM mix LIMIT 10"',
         )
     mix = rows[0]
+    found = _read(folder, f"SELECT * FROM candidate WHERE mix_id = '{mix['mix_id']}'")
+    written = found[0] if found else {"status": None, "reason": None, "turn_id": None}
     lines = [
         f"example {mix['mix_id']}   ordinal {mix['ordinal']}   split {mix['split']}   "
-        f"type {mix['query_type']}   {mix['status'] or 'pending'}"
-        + (f": {mix['reason']}" if mix["reason"] else "")
+        f"type {mix['query_type']}   {written['status'] or 'pending'}"
+        + (f": {written['reason']}" if written["reason"] else "")
     ]
-    lines += _skills(folder, mix["mix_id"]) + _turns(folder, mix["turn_id"])
+    lines += _skills(folder, mix["mix_id"]) + _turns(folder, written["turn_id"])
     lines += _verdicts(folder, mix["mix_id"]) + _answers(folder, mix["mix_id"])
     return "\n".join(lines)
 
@@ -52,7 +54,6 @@ def _skills(folder: Path, mix_id: str) -> list[str]:
 def _turns(folder: Path, turn_id: str | None) -> list[str]:
     rows: list[dict[str, Any]] = []
     while turn_id:
-        # One by one: each is found by its key, where a recursive query reads all turns each time.
         found = _read(folder, f"SELECT * FROM turn WHERE turn_id = '{turn_id}'")
         rows = [*found, *rows]
         turn_id = found[0]["parent_id"] if found else None

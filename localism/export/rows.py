@@ -17,7 +17,7 @@ from localism.records import Split
 from localism.training.sets import ACCEPTED
 
 Row = dict[str, Any]
-PAGE = 2000
+PAGE = 10_000  # each page reads the keys and texts of all candidates once
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 PROVENANCE = (
     "mix_id",

@@ -42,7 +42,8 @@ class Recorder:
     def begin(self, state: Any) -> None:
         """Before the first step: what is trained on, and how well the base model does on dev."""
         if self._job.packing:
-            check_boundaries(self._trainer, self._built.train.rows[0]["input_ids"][-PROBE:])
+            first = self._built.train.table["input_ids"][0].as_py()
+            check_boundaries(self._trainer, first[-PROBE:])
         if state.is_world_process_zero:
             from tensorboardX import SummaryWriter
 
@@ -54,7 +55,7 @@ class Recorder:
         if state.is_world_process_zero:
             data = self._built.train
             line = {"step": 0, "steps": state.max_steps, "epoch": 0.0, "dev_loss": loss}
-            line |= {"examples": len(data.rows), "dropped": data.dropped, "cut": data.cut}
+            line |= {"examples": data.table.num_rows, "dropped": data.dropped, "cut": data.cut}
             line |= {"rows": len(self._trainer.train_dataset), "attention": self._built.attention}
             append(self._job, line)
 

@@ -5,6 +5,7 @@ token, and which only warns when a template renders the prompt differently once 
 """
 
 import json
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +13,15 @@ from typing import Any, NamedTuple
 from localism.errors import ConfigError
 
 IGNORED = -100  # the label of tokens without loss
+ROWS_AT_ONCE = 10_000
 
 
 class Tokenized(NamedTuple):
     """What is trained on, and what of it was lost to max_length."""
 
-    rows: list[dict[str, list[int]]]
-    """input_ids and labels, of equal length."""
+    table: Any
+    """pyarrow's, with lists input_ids and labels of equal length: 8 bytes a token, where Python's
+    own lists take 31 and every GPU has a process that holds all of them."""
     dropped: int
     """Examples without room for a single token of their response."""
     cut: int
@@ -32,7 +35,7 @@ def tokenize(path: Path, tokenizer: Any, end: str, max_length: int, where: str) 
     reply follow its prompt token by token; `where` then names the model.
     """
     end_id = tokenizer.convert_tokens_to_ids(end)
-    rows, dropped, cut = [], 0, 0
+    rows, dropped, cut = _Rows(), 0, 0
     with path.open(encoding="utf-8") as file:
         for line in file:
             ids, start = _example(json.loads(line), tokenizer, end_id, where)
@@ -40,9 +43,50 @@ def tokenize(path: Path, tokenizer: Any, end: str, max_length: int, where: str) 
                 dropped += 1
                 continue
             cut += len(ids) > max_length
-            labels = [IGNORED] * start + ids[start:]
-            rows.append({"input_ids": ids[:max_length], "labels": labels[:max_length]})
-    return Tokenized(rows, dropped, cut)
+            rows.add(ids[:max_length], start)
+    return Tokenized(rows.table(), dropped, cut)
+
+
+class _Rows:
+    """Collects examples as packed numbers, and makes them a table, part by part."""
+
+    def __init__(self) -> None:
+        self._batches: list[Any] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._ids, self._labels, self._ends = array("i"), array("i"), array("i", [0])
+
+    def add(self, ids: Sequence[int], start: int) -> None:
+        """An example whose response begins at a token."""
+        self._ids.extend(ids)
+        self._labels.extend([IGNORED] * start)
+        self._labels.extend(ids[start:])
+        self._ends.append(len(self._ids))
+        if len(self._ends) > ROWS_AT_ONCE:  # one list of more than 2**31 tokens can't be indexed
+            self._finish()
+
+    def _finish(self) -> None:
+        import pyarrow
+
+        def numbers(values: "array[int]") -> Any:
+            buffer = pyarrow.py_buffer(values)
+            return pyarrow.Array.from_buffers(pyarrow.int32(), len(values), [None, buffer])
+
+        ends = numbers(self._ends)
+        columns = {
+            name: pyarrow.ListArray.from_arrays(ends, numbers(values))
+            for name, values in (("input_ids", self._ids), ("labels", self._labels))
+        }
+        self._batches.append(pyarrow.record_batch(columns))
+        self._begin()
+
+    def table(self) -> Any:
+        """All that was added."""
+        import pyarrow
+
+        self._finish()
+        return pyarrow.Table.from_batches(self._batches)
 
 
 def _example(

@@ -47,6 +47,9 @@ def build(job: Job) -> Built:
         def create_model_card(self, *_: Any, **__: Any) -> None:
             """Write none: the report has a data card, and checkpoints are this run's own."""
 
+    def as_dataset(tokenized: Tokenized) -> datasets.Dataset:
+        return datasets.Dataset(datasets.table.InMemoryTable(tokenized.table))
+
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(job.threads)
@@ -67,7 +70,7 @@ def build(job: Job) -> Built:
         tokenize(Path(file), tokenizer, end, job.max_length, where)
         for file in (job.train_file, job.dev_file)
     )
-    if not train.rows:
+    if not train.table.num_rows:
         raise ConfigError(
             f"no example has room for a response within {job.max_length:,} tokens",
             where=f"[train].max_length = {job.max_length}",
@@ -79,8 +82,8 @@ def build(job: Job) -> Built:
     trainer = Trainer(
         model=job.model,
         args=settings(job, end, attention.implementation),
-        train_dataset=datasets.Dataset.from_list(train.rows),
-        eval_dataset=datasets.Dataset.from_list(dev.rows) if dev.rows else None,
+        train_dataset=as_dataset(train),
+        eval_dataset=as_dataset(dev) if dev.table.num_rows else None,
         processing_class=tokenizer,
         peft_config=lora(job) if job.method == "lora" else None,
     )
