@@ -78,7 +78,7 @@ def not_a_corpus(path: Path, refused: duckdb.IOException) -> LocalismError | Non
     )
 
 
-def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+def open_for_writing(path: Path) -> duckdb.DuckDBPyConnection:
     """Open for writing; a reader that holds the file for a moment is waited for."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
@@ -130,7 +130,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection = _connect(path)
+        self._connection = open_for_writing(path)
         with self._explaining(), _undisturbed():
             self._connection.execute(SCHEMA.read_text())
             self._connection.execute("SET lock_configuration = true")

@@ -7,6 +7,7 @@ import click
 
 from localism import __version__
 from localism.cli.ablations import compare, variant
+from localism.cli.compact import compact
 from localism.cli.doctor import doctor
 from localism.cli.evaluate import stage as stage_suite
 from localism.cli.export import export, licences
@@ -25,7 +26,7 @@ from localism.errors import LocalismError, OutOfTime, UsageError, of_the_system
 from localism.records import STAGES
 
 SECTIONS: dict[str, tuple[click.Command, ...]] = {
-    "Whole pipeline": (run_all, doctor, plan, init, status, fork),
+    "Whole pipeline": (run_all, doctor, plan, init, status, fork, compact),
     "One stage, in pipeline order": tuple(stage_command(stage) for stage in STAGES),
     "Several machines": (slurm, worker),
     "Ablations": (variant, compare),

@@ -40,7 +40,7 @@ RANKS = [
     {"tables", "lock", "context", "assets", "seeds", "recipe", "licences"},
     {"serving", "embedded", "clustering"},
     {"judging", "curation", "training"},
-    {"compare", "lmeval"},
+    {"compare", "compact", "lmeval"},
     {"reporting", "export"},
     {"suites", "packing"},
     {"stages"},
