@@ -73,10 +73,12 @@ class Engine:
         self.key = secrets.token_urlsafe(24)
         self.generation = 0
         """How often it was started; a caller that saw an older one fail need not revive it."""
+        self.loading_since = 0.0
+        """Moment of time.monotonic() at which it began to load; 0 once it answers."""
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._log = context.folder / "logs" / f"{stage}-{role}.log"
-        self._log_start = 0
+        self._log_header = ""
         self._record = context.folder / "logs" / f"engine-{role}.json"
         self._reviving = asyncio.Lock()
         self._deaths, self._finished_at_death = 0, -1
@@ -180,10 +182,10 @@ class Engine:
         if self.placement.why and self.generation == 0:
             self._context.progress.say(f"the {self._role}'s engine: {self.placement.said()}")
         with self._log.open("ab") as log:
-            log.write(f"\n# {time.strftime('%F %T')} {' '.join(command)}\n".encode())
-            self._log_start = log.tell()
+            self._log_header = f"# {time.strftime('%F %T')} {' '.join(command)}\n"
+            log.write(f"\n{self._log_header}".encode())
             self._process = subprocess.Popen(
-                [sys.executable, "-I", keeper.__file__, *command],
+                [sys.executable, "-I", keeper.__file__, str(self._log), *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -191,11 +193,14 @@ class Engine:
                 start_new_session=True,
             )
         write_record(self._record, self._process.pid)
+        self.loading_since = began
         try:
             await self._until_healthy(began)
         except BaseException:
             await self._end()
             raise
+        finally:
+            self.loading_since = 0.0
         self.generation += 1
         self._event(
             "engine_started",
@@ -216,7 +221,7 @@ class Engine:
                 raise engine_error(
                     f"the {self._role}'s vLLM server did not start",
                     self._log,
-                    self._log_start,
+                    self._log_header,
                     self._table,
                 )
             if waited > limit:
@@ -224,7 +229,7 @@ class Engine:
                     f"the {self._role}'s vLLM server was not ready after {limit} s "
                     f"([{self._table}].start_timeout_seconds)",
                     self._log,
-                    self._log_start,
+                    self._log_header,
                     self._table,
                 )
             self._context.progress.update(0, detail=f"vLLM loads the {self._role}, {waited:.0f}s")
@@ -256,7 +261,7 @@ class Engine:
                     f"the {self._role}'s vLLM server died {self._deaths} times without answering "
                     "a request in between",
                     self._log,
-                    self._log_start,
+                    self._log_header,
                     self._table,
                 )
                 raise self._given_up
@@ -325,7 +330,7 @@ class Engine:
         self._context.store.event(kind, self._stage, role=self._role, **detail)
 
     def _own_log(self) -> str:
-        return log_since(self._log, self._log_start)
+        return log_since(self._log, self._log_header)
 
     def command(self) -> list[str]:
         """The server's command line; what models.toml adds stands last and wins."""

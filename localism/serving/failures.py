@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from localism.errors import LocalismError, StageError, of_a_full_disk
+from localism.serving.keeper import old_logs
 
 LOG_LINES = 15
+# No cause is sought further back.
+MOST_CHARACTERS = 8 << 20
 LINE_CHARACTERS = 300
 
 
@@ -96,12 +99,12 @@ def diagnose(log: str, table: str) -> Diagnosis | None:
     return None
 
 
-def engine_error(problem: str, log: Path, start: int, table: str) -> LocalismError:
-    """A StageError that shows the end of the log since byte `start`, and the fix that fits it.
+def engine_error(problem: str, log: Path, header: str, table: str) -> LocalismError:
+    """A StageError that shows the end of the log since `header`, and the fix that fits it.
 
     MachineError for a disk that is full.
     """
-    text = log_since(log, start)
+    text = log_since(log, header)
     if full := of_a_full_disk(text, log.parent):
         return full
     found = diagnose(text, table)
@@ -114,9 +117,17 @@ def engine_error(problem: str, log: Path, start: int, table: str) -> LocalismErr
     )
 
 
-def log_since(log: Path, start: int) -> str:
-    """What was appended to a log after byte `start`, without colour codes."""
-    with log.open("rb") as file:
-        file.seek(start)
-        text = file.read().decode(errors="replace")
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+def log_since(log: Path, header: str) -> str:
+    """What was printed since the last line `header`, without colour codes; all if it is empty.
+
+    By a line and not by a position: after hours the log may have been rotated, more than once.
+    """
+    found = ""
+    for file in (log, *old_logs(log)):
+        if not file.exists() or len(found) > MOST_CHARACTERS:
+            break
+        before, is_there, after = file.read_text(errors="replace").rpartition(header or "\0")
+        found = (after if is_there else before + after) + found
+        if is_there:
+            break
+    return re.sub(r"\x1b\[[0-9;]*m", "", found)

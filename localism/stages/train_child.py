@@ -20,6 +20,7 @@ from localism.gpus import Gpus, find_gpus
 from localism.offline import child_environment
 from localism.records import stable_id
 from localism.serving.handover import Handover
+from localism.serving.keeper import LOG_BYTES, rotate
 from localism.serving.processes import session_processes
 from localism.stages.train_machines import gathered
 from localism.stages.train_plan import MEMORY_SHARE
@@ -38,6 +39,8 @@ def supervise(context: Context, training: Training, job: Job, file: Path) -> Non
     environment = child_environment(context.folder, "train: trainer")
     environment["OMP_NUM_THREADS"] = str(job.threads)
     log = context.folder / "logs" / "train.log"
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        rotate(log)  # between trainings: a trainer prints little, and holds its log open
     before = _sizes(log.parent)
     gpus = find_gpus(environment) if job.device == "cuda" else Gpus(0, None)
     memory = Handover(context, "train", "training", gpus, MEMORY_SHARE)

@@ -16,7 +16,7 @@ from engines import embedded_config
 from localism.errors import ConfigError
 from localism.paths import embedded
 from localism.serving import engine, keeper
-from localism.serving.failures import engine_error
+from localism.serving.failures import engine_error, log_since
 from localism.serving.guard import Guard
 from localism.serving.processes import end_leftover, session_processes, write_record
 from localism.serving.swap import check_fits, end_tokens
@@ -71,20 +71,30 @@ LOGS = [
 def test_a_known_failure_is_named_with_its_fix(tmp_path: Path, line: str, problem: str, fix: str):
     log = tmp_path / "log"
     log.write_text(f"older start\nmore of it\n{line}\n")
-    error = engine_error("no start", log, 0, "teacher")
+    error = engine_error("no start", log, "", "teacher")
     assert problem in error.problem and fix in error.fix
     assert line[:100] in error.where and str(log) in error.where
 
 
 def test_only_the_log_of_this_start_is_shown_and_an_unknown_cause_points_to_it(tmp_path: Path):
     log = tmp_path / "log"
-    log.write_text("CUDA out of memory\n")
-    start = log.stat().st_size
+    header = "# 2026-11-21 10:00:00 vllm --port 1\n"
+    log.write_text(f"{header}CUDA out of memory\n{header}")
     log.write_text(log.read_text() + "".join(f"line {n}\n" for n in range(40)))
-    error = engine_error("no start", log, start, "judge")
+    error = engine_error("no start", log, header, "judge")
     assert error.problem == "no start" and str(log) in error.fix
     assert "line 39" in error.where and "line 20" not in error.where
     assert "CUDA" not in error.where
+
+
+def test_what_was_printed_since_a_start_is_found_in_rotated_logs_too(tmp_path: Path):
+    log, header = tmp_path / "log", "# 2026-11-21 10:00:00 vllm --port 2\n"
+    (tmp_path / "log.2").write_text(f"CUDA out of memory\n{header}No available memory for the")
+    (tmp_path / "log.1").write_text(" cache blocks\nlater\n")
+    log.write_text("latest\n")
+    assert log_since(log, header) == "No available memory for the cache blocks\nlater\nlatest\n"
+    error = engine_error("it died", log, header, "judge")
+    assert "does not fit into the engine's cache" in error.problem and "latest" in error.where
 
 
 # ---- processes -----------------------------------------------------------------------------
@@ -141,11 +151,12 @@ def test_no_record_or_a_torn_one_kills_nothing(tmp_path: Path, content: str | No
     end_leftover(record)
 
 
-def keep(*command: str) -> "subprocess.Popen[bytes]":
+def keep(
+    log: Path, *command: str, script: Path = Path(keeper.__file__)
+) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-I", keeper.__file__, *command],
+        [sys.executable, "-I", str(script), str(log), *command],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
         start_new_session=True,
     )
 
@@ -160,9 +171,9 @@ STUBBORN = (
 
 
 @pytest.mark.parametrize("end", ["the server ends", "the server is killed", "localism is gone"])
-def test_nothing_of_a_session_outlives_its_server_or_its_parent(end: str):
-    seconds = "2" if end == "the server ends" else "60"
-    kept = keep(sys.executable, "-c", STUBBORN.format(seconds=seconds))
+def test_nothing_of_a_session_outlives_its_server_or_its_parent(tmp_path: Path, end: str):
+    seconds, log = "2" if end == "the server ends" else "60", tmp_path / "log"
+    kept = keep(log, sys.executable, "-c", STUBBORN.format(seconds=seconds))
     try:
         assert wait_until(lambda: len(session_processes(kept.pid)) == 3)
         if end == "the server is killed":
@@ -171,10 +182,50 @@ def test_nothing_of_a_session_outlives_its_server_or_its_parent(end: str):
             kept.stdin.close()
         kept.wait(10)
         assert wait_until(lambda: session_processes(kept.pid) == [])
-        assert b"localism: the server ended with exit code" in kept.stdout.read()
+        assert "localism: the server ended with exit code" in log.read_text()
     finally:
-        kept.stdout.close()
         kept.stdin.close()
+
+
+# ---- logs ----------------------------------------------------------------------------------
+
+# Two processes that print at once, as an API server and its engine do.
+TALKATIVE = """
+import os, sys
+is_child = os.fork() == 0
+who = "child" if is_child else "parent"
+for number in range({lines}):
+    os.write(1 + number % 2, f"{{who}} {{number:06d}} {text}\\n".encode())
+if not is_child:
+    os.wait()
+"""
+
+
+@pytest.fixture
+def small_logs(tmp_path: Path) -> Path:
+    """The keeper with logs of 1 MB, as a script of its own."""
+    script = tmp_path / "keeper_of_small_logs.py"
+    text = Path(keeper.__file__).read_text()
+    assert "LOG_BYTES = 64 << 20" in text
+    script.write_text(text.replace("LOG_BYTES = 64 << 20", "LOG_BYTES = 1 << 20"))
+    return script
+
+
+def test_a_log_that_grows_is_rotated_and_no_line_is_lost_or_torn(small_logs: Path, tmp_path: Path):
+    log, text = tmp_path / "generate-teacher.log", "x" * 80
+    log.write_text("# an earlier start\n")
+    talk = TALKATIVE.format(lines=18_000, text=text)
+    kept = keep(log, sys.executable, "-c", talk, script=small_logs)
+    assert kept.wait(120) == -signal.SIGKILL  # as it ends all of its session
+    kept.stdin.close()
+    files = [log, *keeper.old_logs(log)]
+    assert [file.exists() for file in files] == [True] * 4
+    assert all(file.stat().st_size < 1.2 * 2**20 for file in files)
+    lines = "".join(file.read_text() for file in reversed(files)).splitlines()
+    for who in ("parent", "child"):
+        mine = [line for line in lines if line.startswith(who)]
+        assert mine == [f"{who} {number:06d} {text}" for number in range(18_000)]
+    assert lines[-1] == "localism: the server ended with exit code 0"
 
 
 # ---- the command ---------------------------------------------------------------------------
