@@ -1,13 +1,15 @@
 """A million turns through the program itself: memory, turns a second, CPU and bytes a turn.
 
-    python benchmarks/turns.py --turns 100000
-    nice -n 10 python benchmarks/turns.py --turns 1000000        # 40 minutes on two shared cores
+    python benchmarks/turns.py --turns 1000000               # 2 ms of CPU a turn on this side
+    python benchmarks/turns.py --turns 1000000 --inside      # 0.6 ms: replies are made, not fetched
 
 A plan is made with the real stage mix; then `localism generate` works on it, against an HTTP server
 in a process of its own that answers at once (/v1/models, /v1/chat/completions with usage, and
-vLLM's /metrics). The generating process is watched from outside every few seconds. Afterwards: what
-a resumed process pays to know the ledger, the size of the corpus and of its write-ahead log. Prints
-a table and one JSON line; saves benchmarks/results/turns.json.
+vLLM's /metrics), or, with --inside, with one line of the program replaced by one that makes the
+reply: the same client, ledger and stage without sockets. The generating process is watched from
+outside every few seconds. Afterwards: what a resumed process pays to know the ledger, the size of
+the corpus and of its write-ahead log. Prints a table and one JSON line; saves
+benchmarks/results/turns.json, where a result with HTTP and one without it stand side by side.
 """
 
 import argparse
@@ -18,7 +20,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -75,14 +76,19 @@ def main() -> None:
     """Make the plan, watch the stage, look at what is left."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=100_000)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="end early, as by Ctrl-C")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end early, by SIGTERM")
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two samples")
     parser.add_argument("--work", type=Path, help="folder for the corpus (2 GB), instead of /tmp")
     parser.add_argument("--keep", action="store_true", help="leave the run folder")
+    parser.add_argument("--inside", action="store_true", help="without HTTP")
+    parser.add_argument("--stage", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         asyncio.run(serve())
+        return
+    if options.stage:
+        answer_inside(options.stage)
         return
     folder = Path(tempfile.mkdtemp(prefix="turns-", dir=options.work))
     server = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE)
@@ -97,12 +103,30 @@ def main() -> None:
             print(f"kept {folder}")
         else:
             shutil.rmtree(folder)
-    line = json.dumps(result)
-    (ROOT / "benchmarks" / "results" / "turns.json").write_text(line + "\n")
-    print(line)
+    save("inside" if options.inside else "http", result)
+
+
+def save(kind: str, result: dict[str, Any]) -> None:
+    """Beside the last result of the other kind."""
+    path = ROOT / "benchmarks" / "results" / "turns.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**results, kind: result}) + "\n")
+    print(json.dumps(result))
 
 
 # ---- the server ------------------------------------------------------------------------------
+
+
+def made_answer() -> bytes:
+    """A chat completion: an example of random words."""
+    words = DRAWN.choices(VOCABULARY, k=2 * WORDS_A_TEXT)
+    instruction, response = " ".join(words[:WORDS_A_TEXT]), " ".join(words[WORDS_A_TEXT:])
+    text = f"### Instruction\n{instruction}.\n### Response\n{response}."
+    reply = {"role": "assistant", "content": text}
+    usage = {"prompt_tokens": 300, "completion_tokens": 240, "total_tokens": 540}
+    choices = [{"index": 0, "message": reply, "finish_reason": "stop"}]
+    answer = {"id": "chat", "object": "chat.completion", "created": 0, "model": "dummy"}
+    return json.dumps({**answer, "choices": choices, "usage": usage}).encode()
 
 
 class Dummy(asyncio.Protocol):
@@ -134,14 +158,7 @@ class Dummy(asyncio.Protocol):
 
     def _complete(self) -> bytes:
         Dummy.answered += 1
-        words = DRAWN.choices(VOCABULARY, k=2 * WORDS_A_TEXT)
-        instruction, response = " ".join(words[:WORDS_A_TEXT]), " ".join(words[WORDS_A_TEXT:])
-        text = f"### Instruction\n{instruction}.\n### Response\n{response}."
-        reply = {"role": "assistant", "content": text}
-        usage = {"prompt_tokens": 300, "completion_tokens": 240, "total_tokens": 540}
-        choices = [{"index": 0, "message": reply, "finish_reason": "stop"}]
-        answer = {"id": f"chat-{self.answered}", "object": "chat.completion", "created": 0}
-        return json.dumps({**answer, "model": "dummy", "choices": choices, "usage": usage}).encode()
+        return made_answer()
 
     def _look(self, path: bytes) -> bytes:
         if path == b"/metrics":
@@ -174,7 +191,10 @@ def measure(run: Path, port: int, options: argparse.Namespace) -> dict[str, Any]
     models.write_text(MODELS.format(url=f"http://127.0.0.1:{port}/v1", train=mixes - 4))
     planned = watch(localism("mix", run, models), options.every)
     done = watch(
-        localism("generate", run), options.every, run / reader.CORPUS, 60 * options.minutes
+        localism("generate", run, inside=options.inside),
+        options.every,
+        run / reader.CORPUS,
+        60 * options.minutes,
     )
     written = reader.read(run, WRITTEN).as_dicts()[0]
     assert math.isfinite(options.minutes) or written["parsed"] == mixes, written
@@ -216,12 +236,31 @@ def make_skills(run: Path) -> None:
             )  # fmt: skip
 
 
-def localism(stage: str, run: Path, models: Path | None = None) -> subprocess.Popen[bytes]:
+def localism(
+    stage: str, run: Path, models: Path | None = None, inside: bool = False
+) -> subprocess.Popen[bytes]:
     """A stage as its user starts it."""
-    command = [sys.executable, "-m", "localism", stage, "--run", str(run), "--plain"]
-    command += ["--models", str(models)] if models else []
+    words = [stage, "--run", str(run), "--plain", *(["--models", str(models)] if models else [])]
+    own = [__file__, "--stage", *(word.replace("--", "++") for word in words)]
+    command = [sys.executable, *(own if inside else ["-m", "localism", *words])]
     here = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=here, cwd=ROOT)
+
+
+def answer_inside(words: list[str]) -> None:
+    """The program, with one line replaced: an endpoint's reply is made here and not fetched."""
+    from openai.types.chat import ChatCompletion
+
+    from localism.cli.main import main
+    from localism.serving.endpoint import Endpoint
+
+    async def complete(_: Endpoint, __: dict[str, Any]) -> ChatCompletion:
+        await asyncio.sleep(0)
+        return ChatCompletion.model_validate_json(made_answer())
+
+    Endpoint.complete = complete  # type: ignore[method-assign]
+    sys.argv = ["localism", *(word.replace("++", "--") for word in words)]
+    main()
 
 
 def watch(
@@ -244,7 +283,7 @@ def watch(
             sample["turns"] = _turns(corpus.parent)
         samples.append(sample)
         if time.monotonic() - began > limit:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             break
         time.sleep(every)
     if process.wait() not in (0, INTERRUPTED):

@@ -7,6 +7,7 @@ from typing import Any
 from localism import lock, offline, reader, recipe, tables
 from localism.errors import ConfigError
 from localism.records import STAGES
+from localism.serving import heartbeat
 from localism.training.sets import Training
 
 _CARRIED = """
@@ -27,6 +28,8 @@ used AS (
 SELECT role, url, coalesce(kind <> 'endpoint_away', true) AS works, since, problem
 FROM used LEFT JOIN said USING (role, url) ORDER BY role, url
 """
+# An older heartbeat is told with its age: the run's own process stands still, or its disk does.
+OLD_SECONDS = 15
 STATES = {"stage_started": "under way", "stage_finished": "done", "stage_reopened": "to do"}
 
 
@@ -35,8 +38,8 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
 
     tokens are of its own calls; carried_over says of a fork what it has from which parent, waiting
     what is to be done by hand for trainings beside the run's own, allowed_hosts which machines it
-    may speak to beside its own (null where its recipe can't be read); endpoints, while a run works,
-    which of the servers that it asks answer.
+    may speak to beside its own (null where its recipe can't be read); while a run works, endpoints
+    which of the servers that it asks answer, engines how each of them is at this moment.
     """
     if not (folder / reader.CORPUS).exists():
         return {
@@ -47,6 +50,7 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
             "carried_over": [],
             "waiting": [],
             "endpoints": [],
+            "engines": [],
             "refused_connections": len(offline.refused_connections(folder)),
             "allowed_hosts": _allowed_hosts(folder),
         }
@@ -74,6 +78,7 @@ def facts(folder: Path, stages: Sequence[str]) -> dict[str, Any]:
         "endpoints": [] if rests else reader.read(folder, _ENDPOINTS).as_dicts(),
         "tokens": reader.read(folder, "SELECT * FROM tokens").as_dicts(),
         "carried_over": reader.read(folder, _CARRIED).as_dicts(),
+        "engines": [] if rests else _engines(folder),
         "refused_connections": len(offline.refused_connections(folder)),
         "allowed_hosts": _allowed_hosts(folder),
     }
@@ -111,6 +116,7 @@ def render(facts: dict[str, Any]) -> str:
             f"[{index}/{len(facts['stages'])}] {row['stage']:<10} {row['state']:<10} "
             f"{summary[0] if summary else ''}".rstrip()
         )
+    lines += [_engine(row) for row in facts["engines"]]
     for title in ("books", "tokens"):
         rows = facts[title]
         if rows:
@@ -142,6 +148,20 @@ def render(facts: dict[str, Any]) -> str:
 def _endpoint(row: dict[str, Any]) -> str:
     state = "works" if row["works"] else f"away since {row['since'][11:19]}: {row['problem']}"
     return f"  {row['role']:<8} {row['url']}  {state}"
+
+
+def _engines(folder: Path) -> list[dict[str, Any]]:
+    """How the servers are that the run's process asks; none of those that a killed one asked."""
+    by = lock.holder(folder)
+    return heartbeat.read(folder, by.pid) if by else []
+
+
+def _engine(row: dict[str, Any]) -> str:
+    """For instance 'engine teacher: alive, 812 tok/s, last answer 2 s ago'."""
+    url = f" at {row['url']}" if row["is_external"] else ""
+    age = row["age_seconds"]
+    old = f"  (said {age} s ago: the run's own process stands still)" if age > OLD_SECONDS else ""
+    return f"engine {row['role']}{url}: {row['line']}{old}"
 
 
 UNITS = {"generate": "mixes", "curate": "candidates"}

@@ -36,7 +36,7 @@ class Stub(ThreadingHTTPServer):
         self.headers: dict[str, str] = {}
         self.is_down = False
         self.listing = 200
-        self.figures: str | None = None
+        self.figures: str | Callable[[], str] | None = None
         self.looks = 0
         self.model = "stub"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
@@ -63,6 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/metrics":
             self.server.looks += 1
             page = self.server.figures
+            page = page() if callable(page) else page
             self._send_bytes(404 if page is None else 200, (page or "").encode())
             return
         self._send(

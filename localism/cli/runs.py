@@ -2,14 +2,17 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from localism.cli.options import run_option
-from localism.errors import UsageError
+from localism.errors import LocalismError, UsageError
 
 WATCH_SECONDS = 3.0
+# The answers are counted by the process that works: with millions of turns they take a second.
+REST = 10
 
 
 @click.command(
@@ -58,14 +61,35 @@ def status(name: str, as_json: bool, watch: bool) -> None:
     from localism import run, status
 
     folder = run.existing_folder(name)
-    while True:
+
+    def look() -> tuple[str, bool]:
         facts = status.facts(folder, run.STAGES)
-        if watch:
+        is_done = all(stage["state"] == "done" for stage in facts["stages"])
+        return json.dumps(facts, indent=2) if as_json else status.render(facts), is_done
+
+    if watch:
+        _watch(look)
+    else:
+        click.echo(look()[0])
+
+
+def _watch(look: Callable[[], tuple[str, bool]]) -> None:
+    """Show it again and again until all is done, or Ctrl-C; a run that cannot be read now may be
+    starting, ending, or compacted at this moment."""
+    try:
+        while True:
+            began = time.monotonic()
+            try:
+                text, is_done = look()
+            except LocalismError as wrong:
+                text, is_done = f"{wrong}\n\nlooking again", False
             click.clear()
-        click.echo(json.dumps(facts, indent=2) if as_json else status.render(facts))
-        if not watch or all(stage["state"] == "done" for stage in facts["stages"]):
-            return
-        time.sleep(WATCH_SECONDS)
+            click.echo(text)
+            if is_done:
+                return
+            time.sleep(max(WATCH_SECONDS, REST * (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        return
 
 
 @click.command(

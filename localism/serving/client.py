@@ -20,6 +20,7 @@ from localism.serving import swap
 from localism.serving.crew import Crew, beside
 from localism.serving.endpoints import Endpoints
 from localism.serving.engine import Engine
+from localism.serving.heartbeat import Heartbeat
 from localism.serving.known import KnownTurns
 from localism.serving.labels import Labels
 from localism.serving.load import LOOK_SECONDS, Limit
@@ -54,6 +55,7 @@ class Client:
         self._pack = context.config.prompts.pack
         self._role, self._stage = role, stage
         self.endpoints, self.engine = endpoints, engine
+        self._heartbeat = Heartbeat(context.folder, role, stage, endpoints)
         self._limit, self._deadline = limit, context.deadline
         self.model_fingerprint = ""
         """Of the weights that answer now; part of every turn's id."""
@@ -100,17 +102,19 @@ class Client:
             async with beside(self._steer(crew, requests_each)):
                 await crew.finish()
         finally:
+            self._heartbeat.end()
             for call in calls:
                 call.cancel()
         if crew.is_cut_short:
             raise OutOfTime
 
     async def _steer(self, crew: Crew[Item], requests_each: int) -> None:
-        """Look at the servers about once a second and let the crew follow."""
-        while not self._limit.is_fixed:
+        """Look at the servers about once a second, say how they are, and let the crew follow."""
+        while True:
             await asyncio.sleep(LOOK_SECONDS)
             load = await self.endpoints.load()
-            if load:
+            self._heartbeat.beat(self.engine)
+            if load and not self._limit.is_fixed:
                 is_full = crew.active == crew.size
                 active = self.in_flight if is_full else crew.active * requests_each
                 crew.resize(max(1, self._limit.follow(load, active) // requests_each))

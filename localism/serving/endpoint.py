@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from localism.serving.load import Figures, read_figures
+from localism.serving.load import LOOK_SECONDS, Figures, read_figures
+from localism.serving.pulse import Pulse
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -48,8 +49,8 @@ class Endpoint:
     """Client of the openai package on aiohttp: 2 to 3 ms of CPU a request, measured."""
     generation: int = 0
     """Of the managed engine that it belongs to."""
-    outstanding: int = 0
-    """Requests sent and not answered."""
+    under_way: dict[object, float] = field(default_factory=dict)
+    """When each request was sent that is not answered, the oldest first."""
     last_heard: float = field(default_factory=time.monotonic)
     """When it last answered anything."""
     last_success: float = -math.inf
@@ -68,6 +69,17 @@ class Endpoint:
     """What it said of its load when it was last asked."""
     has_figures: bool = True
     """False once it turned out to publish none: a proxy, or another kind of server."""
+    pulse: Pulse = field(default_factory=Pulse)
+    """What its counters do."""
+    looking: "asyncio.Task[Figures | None] | None" = None
+    """Looks at its figures for all requests that have waited long."""
+    is_slow: bool = False
+    """It was said that it is slow, and it has not answered since."""
+
+    @property
+    def outstanding(self) -> int:
+        """Requests sent and not answered."""
+        return len(self.under_way)
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """JSON of a route that stands beside /v1."""
@@ -96,6 +108,7 @@ class Endpoint:
         """Its load now; None when it publishes none, or does not answer this time."""
         import openai
 
+        figures = None
         try:
             with decoding():
                 text = await self.api.get(
@@ -104,15 +117,28 @@ class Endpoint:
                     # A redirect could lead to a host that may not be reached.
                     options={"timeout": METRICS_SECONDS, "follow_redirects": False},
                 )
+            # Not a sign of life: the API process answers this while the engine behind it hangs.
+            figures = read_figures(text)
+            self.has_figures = figures is not None
         except (openai.APIConnectionError, Garbled):
-            return None
+            pass
         except openai.APIStatusError as refused:
             self.has_figures = refused.status_code >= 500
-            return None
-        # Not a sign of life: the API process answers this while the engine behind it hangs.
-        figures = read_figures(text)
-        self.has_figures = figures is not None
+        self.pulse.note(figures, time.monotonic())
         return figures
+
+    def slowness(self, moment: float) -> str:
+        """In words, how slow it is."""
+        oldest = moment - min(self.under_way.values(), default=moment)
+        return f"slow: {self.pulse.tokens_per_second():.3g} tok/s, oldest request {oldest:.0f} s"
+
+    async def look_again(self) -> None:
+        """Look, unless that was done just now; many who want to know share one look."""
+        if not self.has_figures or time.monotonic() - self.pulse.looked < LOOK_SECONDS:
+            return
+        if self.looking is None or self.looking.done():
+            self.looking = asyncio.create_task(self.look())
+        await asyncio.shield(self.looking)
 
     async def ails(self, model: str) -> Exception | None:
         """Why it can answer nobody; None when it lists the model and says a word."""
@@ -150,7 +176,7 @@ class Endpoint:
 
     async def close(self) -> None:
         """Close its connections."""
-        for task in (self.waking, self.probing):
+        for task in (self.waking, self.probing, self.looking):
             if task:
                 task.cancel()
         await self.api.close()

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from openai.types.chat import ChatCompletion
 
 SILENCE_SECONDS = 120.0
+# How often a request that waits looks whether it may go on waiting.
+CHECK_SECONDS = 5.0
+# Where counters advance and no answer comes, silence may last so many times longer; not for ever,
+# since it may be the requests of others that they count.
+SLOW_FACTOR = 10.0
 FIRST_SECONDS_PER_TOKEN = 2.0
 SLOWER_THAN_SEEN = 20.0
 RATE_WINDOW_SECONDS = 30.0
@@ -117,7 +122,7 @@ class Endpoints:
         engine: Engine | None = None,
         note: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
-        """note(kind, url=..., ...): told of servers that are set aside, and that are back."""
+        """note(kind, url=..., ...): told of servers that are slow, set aside, or back."""
         self._key, self._give_up_seconds = key, give_up_seconds
         self._engine, self._note = engine, note
         generation = engine.generation if engine else 0
@@ -125,6 +130,8 @@ class Endpoints:
         self.model_name = ""
         """As requests name it; see find_model."""
         self.pace = Pace()
+        self.remedy = "restart" if engine else "set aside"
+        """What is done with one that hangs."""
         self._trouble_since = math.inf
         """When the first of the failures came that no answer has followed yet."""
         self._last_problem = ""
@@ -210,7 +217,7 @@ class Endpoints:
 
         async def ask(endpoint: Endpoint) -> "ChatCompletion":
             patience = self.pace.patience
-            reply = await _answer(endpoint, body, lambda: patience(tokens) * patience_factor)
+            reply = await self._answer(endpoint, body, lambda: patience(tokens) * patience_factor)
             check_completion(reply)
             return reply
 
@@ -236,8 +243,8 @@ class Endpoints:
         import openai
 
         endpoint = await self.pick()
-        endpoint.outstanding += 1
-        sent = time.monotonic()
+        request, sent = object(), time.monotonic()
+        endpoint.under_way[request] = sent
         try:
             with decoding():
                 answer = await ask(endpoint)
@@ -245,17 +252,65 @@ class Endpoints:
             await self._lost(endpoint, lost)
             raise Lost(cause_of(lost)) from lost
         except TimeoutError as silent:
-            await self._lost(endpoint, silent, cause="no reply for too long")
+            is_hung = endpoint.pulse.is_hung(time.monotonic())
+            cause = "its counters stand still" if is_hung else "no reply for too long"
+            await self._lost(endpoint, silent, cause=cause)
             raise Lost(str(silent)) from silent
         except (openai.APIStatusError, Garbled) as wrong:
             endpoint.last_heard = time.monotonic()
             await self._consider(endpoint, sent, wrong)
             raise
         finally:
-            endpoint.outstanding -= 1
+            del endpoint.under_way[request]
         endpoint.last_heard = endpoint.last_success = time.monotonic()
+        endpoint.is_slow = False
         self._trouble_since = math.inf
         return answer, endpoint.last_success - sent
+
+    async def _answer(
+        self, endpoint: Endpoint, body: dict[str, Any], patience: Callable[[], float]
+    ) -> "ChatCompletion":
+        """The reply; TimeoutError when the endpoint hangs, or was silent for patience() seconds."""
+        call = asyncio.ensure_future(endpoint.complete(body))
+        sent, wait = time.monotonic(), min(SILENCE_SECONDS, CHECK_SECONDS)
+        try:
+            while True:
+                await asyncio.wait({call}, timeout=wait)
+                if call.done():
+                    return call.result()
+                wait = min(CHECK_SECONDS, await self._seconds_left(endpoint, sent, patience))
+        finally:
+            call.cancel()
+
+    async def _seconds_left(
+        self, endpoint: Endpoint, sent: float, patience: Callable[[], float]
+    ) -> float:
+        """How long a request may still be waited for; TimeoutError when that is over.
+
+        An engine whose counters stand still hangs. One whose counters advance is slow: it may be
+        silent for SLOW_FACTOR times as long. Of one that publishes none the silence alone counts.
+        """
+        await endpoint.look_again()
+        moment, pulse = time.monotonic(), endpoint.pulse
+        if pulse.is_hung(moment):
+            still, running = pulse.still_seconds(moment), endpoint.outstanding
+            raise TimeoutError(f"its counters stood still for {still:.0f} s, {running} requests")
+        since = max(sent, endpoint.last_heard)
+        if moment - since < SILENCE_SECONDS:
+            return since + SILENCE_SECONDS - moment
+        allowed = patience()
+        if moment - since > allowed and pulse.advances(moment):
+            self._say_slow(endpoint, moment)
+            allowed *= SLOW_FACTOR
+        if moment - since >= allowed:
+            raise TimeoutError(f"nothing was answered for {allowed:.0f} s")
+        return since + allowed - moment
+
+    def _say_slow(self, endpoint: Endpoint, moment: float) -> None:
+        if not endpoint.is_slow:
+            endpoint.is_slow = True
+            kind = "engine_slow" if self._engine else "endpoint_slow"
+            self._note(kind, url=endpoint.url, problem=endpoint.slowness(moment))
 
     async def _consider(
         self, endpoint: Endpoint, sent: float, wrong: "APIStatusError | Garbled"
@@ -366,23 +421,3 @@ class Endpoints:
         """Close all connections."""
         for endpoint in self.all:
             await endpoint.close()
-
-
-async def _answer(
-    endpoint: Endpoint, body: dict[str, Any], patience: Callable[[], float]
-) -> "ChatCompletion":
-    """The reply; TimeoutError when the endpoint answered nothing at all for patience() seconds."""
-    call = asyncio.ensure_future(endpoint.complete(body))
-    sent = time.monotonic()
-    remaining = SILENCE_SECONDS
-    try:
-        while True:
-            await asyncio.wait({call}, timeout=remaining)
-            if call.done():
-                return call.result()
-            allowed, silent_since = patience(), max(sent, endpoint.last_heard)
-            remaining = silent_since + allowed - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError(f"nothing was answered for {allowed:.0f} s")
-    finally:
-        call.cancel()

@@ -6,7 +6,7 @@ vLLM publishes its figures in Prometheus' text form under /metrics, beside /v1.
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 # More conversations than the engine decodes at once: while one replies and asks its next turn,
@@ -30,7 +30,19 @@ STEADY = 1.05
 TOLERATED_PREEMPTIONS = 0.01
 EASED = 0.9
 
-_FIGURE = re.compile(r"^vllm:(\w+)(?:\{.*\})? ([0-9.]+(?:e[+-]?[0-9]+)?)$", re.MULTILINE)
+_FIGURE = re.compile(r"^vllm:(\w+)(\{.*\})? ([0-9.]+(?:e[+-]?[0-9]+)?)$", re.MULTILINE)
+_ENGINE = re.compile(r'[{,]engine="([^"]*)"')
+
+
+class Beat(NamedTuple):
+    """What one engine has done by now; the same twice while it does nothing."""
+
+    is_busy: bool
+    """It has requests, running or waiting."""
+    written: float
+    """Tokens of replies since it started."""
+    others: tuple[float, ...]
+    """Requests running and waiting, prompt tokens read, cache in use, preemptions."""
 
 
 class Figures(NamedTuple):
@@ -44,6 +56,8 @@ class Figures(NamedTuple):
     """Share of the KV cache in use, of the fullest engine."""
     preempted: int
     """Sequences thrown out of the KV cache, to be computed again; since the server started."""
+    beats: dict[str, Beat] = {}
+    """Of each engine of the server, by its number."""
 
 
 class Load(NamedTuple):
@@ -61,17 +75,35 @@ class Load(NamedTuple):
 
 def read_figures(text: str) -> Figures | None:
     """The figures in a page of /metrics; None when it is not vLLM's."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for name, value in _FIGURE.findall(text):
-        found[name].append(float(value))
-    if not found["num_requests_running"] or not found["num_requests_waiting"]:
+    found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for name, labels, value in _FIGURE.findall(text):
+        engine = _ENGINE.search(labels)
+        found[name][engine[1] if engine else ""] += float(value)
+    running, waiting = found["num_requests_running"], found["num_requests_waiting"]
+    if not running or not waiting:
         return None
     return Figures(
-        int(sum(found["num_requests_running"])),
-        int(sum(found["num_requests_waiting"])),
-        max(found["kv_cache_usage_perc"], default=0.0),
-        int(sum(found["num_preemptions_total"])),
+        int(sum(running.values())),
+        int(sum(waiting.values())),
+        max(found["kv_cache_usage_perc"].values(), default=0.0),
+        int(sum(found["num_preemptions_total"].values())),
+        {engine: _beat(engine, found) for engine in running},
     )
+
+
+def _beat(engine: str, found: Mapping[str, Mapping[str, float]]) -> Beat:
+    running, waiting, written, *others = (
+        found[name].get(engine, 0.0)
+        for name in (
+            "num_requests_running",
+            "num_requests_waiting",
+            "generation_tokens_total",
+            "prompt_tokens_total",
+            "kv_cache_usage_perc",
+            "num_preemptions_total",
+        )
+    )
+    return Beat(running + waiting > 0, written, (running, waiting, *others))
 
 
 def together(looks: Sequence[tuple[Figures, Figures | None]]) -> Load:

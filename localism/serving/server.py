@@ -3,6 +3,7 @@
 import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from localism import assets
@@ -64,7 +65,9 @@ async def serve(
 def _managed(context: Context, role: str, stage: str, engine: Engine) -> Client:
     section = context.config.served(role)
     limit = _limit(context, stage, section, _copies(engine))
-    endpoints = Endpoints((engine.url,), engine.key, section.start_timeout_seconds, engine)
+    note = partial(_note, context, role, stage)
+    patience = section.start_timeout_seconds
+    endpoints = Endpoints((engine.url,), engine.key, patience, engine, note)
     endpoints.model_name = role
     fingerprint = engine.fingerprint(engine.folder)
     return Client(context, role, stage, endpoints, fingerprint, limit, engine)
@@ -81,11 +84,7 @@ def _copies(engine: Engine) -> int:
 async def _external(context: Context, role: str, stage: str, known_as: str) -> Client:
     section, table = context.config.served(role), table_of(context, role)
     limit = _limit(context, stage, section, len(section.endpoints))
-
-    def note(kind: str, **detail: str) -> None:
-        context.store.event(kind, stage, role=role, **detail)
-        context.progress.say(f"{kind.replace('_', ' ')}: {', '.join(detail.values())}")
-
+    note = partial(_note, context, role, stage)
     key, patience = _read_key(section, table), section.start_timeout_seconds
     endpoints = Endpoints(section.endpoints, key, patience, note=note)
     urls = [endpoint.url for endpoint in endpoints.all]
@@ -103,6 +102,12 @@ async def _external(context: Context, role: str, stage: str, known_as: str) -> C
         await endpoints.close()
         raise
     return Client(context, role, stage, endpoints, asset["fingerprint"], limit)
+
+
+def _note(context: Context, role: str, stage: str, kind: str, **detail: str) -> None:
+    """What became of a server: an event, and a line where the run is watched."""
+    context.store.event(kind, stage, role=role, **detail)
+    context.progress.say(f"{kind.replace('_', ' ')}: {', '.join(detail.values())}")
 
 
 def _limit(context: Context, stage: str, section: Served, engines: int) -> Limit:

@@ -20,8 +20,11 @@ from localism import weights
 from localism.errors import ConfigError, StageError
 from localism.paths import embedded
 from localism.records import Reply, Sampling, stable_id
+from localism.serving import endpoints as endpoints_module
+from localism.serving import heartbeat
+from localism.serving import pulse as pulse_module
 from localism.serving.client import Client, RequestFailed
-from localism.serving.crew import for_each
+from localism.serving.crew import beside, for_each
 from localism.serving.processes import session_processes
 from localism.serving.server import serve
 
@@ -275,6 +278,95 @@ def test_kill_9_of_the_server_loses_no_request_and_doubles_none(teacher: ServedT
     assert session_processes(session) == []
     kinds = events(teacher.context)
     assert kinds[-2:] == ["engine_died", "engine_started"]
+
+
+def engine_core_of(session: int) -> int:
+    """The process that computes; the API server is another."""
+    for pid in session_processes(session):
+        if "EngineCore" in Path(f"/proc/{pid}/comm").read_text() + _words_of(pid):
+            return pid
+    raise AssertionError(f"no engine core among {session_processes(session)}")
+
+
+def _words_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+
+
+async def write_number(client: Client, number: int, tokens: int) -> None:
+    long = Sampling(temperature=0.7, top_p=0.95, max_tokens=tokens)
+    reply = await client.conversation().say(
+        f"Stopped while writing number {number}.",
+        template="draft",
+        sampling=long,
+        extra={"ignore_eos": True},
+    )
+    assert reply.completion_tokens == tokens
+
+
+def test_an_engine_that_crawls_is_waited_for_and_one_that_stands_still_is_restarted(
+    teacher: ServedTeacher, monkeypatch
+):
+    """SIGSTOP of the process that computes; the API server beside it goes on answering."""
+    monkeypatch.setattr(pulse_module, "STILL_SECONDS", 3.0)
+    monkeypatch.setattr(pulse_module, "STOPS_SEEN", 2.0)
+    monkeypatch.setattr(endpoints_module, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(endpoints_module, "FIRST_SECONDS_PER_TOKEN", 0.0)
+    monkeypatch.setattr(endpoints_module, "SLOWER_THAN_SEEN", 0.0)
+    monkeypatch.setattr(endpoints_module, "SLOW_FACTOR", 1000.0)
+    monkeypatch.setattr(heartbeat, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeat, "WRITE_SECONDS", 0.2)
+    engine, folder = teacher.client.engine, teacher.context.folder
+    assert engine is not None
+    teacher.run(teacher.client.ready())
+    generation, core = engine.generation, engine_core_of(engine.pid)
+    lines: list[str] = []
+
+    async def listen() -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            lines.extend(server["line"] for server in heartbeat.read(folder, os.getpid()))
+
+    async def crawl() -> None:
+        writing = asyncio.create_task(
+            teacher.client.for_each([1], lambda n: write_number(teacher.client, n, 900))
+        )
+        await asyncio.sleep(0.5)
+        for _ in range(6):  # at work for a twentieth of the time
+            os.kill(core, signal.SIGSTOP)
+            await asyncio.sleep(0.95)
+            os.kill(core, signal.SIGCONT)
+            await asyncio.sleep(0.05)
+        await writing
+
+    async def stop() -> None:
+        async def write(number: int) -> None:
+            await write_number(teacher.client, number, 20 * number)
+            if number == 4:
+                os.kill(core, signal.SIGSTOP)
+
+        await teacher.client.for_each(range(2, 30), write)
+
+    async def both() -> None:
+        async with beside(listen()):
+            # As if the time without an answer were nearly over from the start.
+            monkeypatch.setattr(endpoints_module, "SILENCE_SECONDS", 0.5)
+            await crawl()
+            assert engine.generation == generation
+            monkeypatch.setattr(endpoints_module, "SILENCE_SECONDS", 600.0)
+            await stop()
+
+    teacher.run(both())
+    assert engine.generation == generation + 1
+    rows = turns(teacher, "prompt LIKE 'Stopped while%'")
+    assert len(rows) == len({row["prompt"] for row in rows}) == 29
+    assert any(line.startswith("slow: ") for line in lines)
+    assert any("counters stand still, restart in" in line for line in lines)
+    told = teacher.context.store.query(
+        "SELECT kind, detail FROM event WHERE kind IN ('engine_slow', 'engine_died')"
+        " ORDER BY happened_at DESC LIMIT 2"
+    )
+    assert [row["kind"] for row in told] == ["engine_died", "engine_slow"]
+    assert "its counters stand still" in told[0]["detail"]
 
 
 PARENT = """

@@ -2,7 +2,16 @@
 
 import pytest
 
-from localism.serving.load import LONG_LOOKS, QUEUED, Figures, Limit, Load, read_figures, together
+from localism.serving.load import (
+    LONG_LOOKS,
+    QUEUED,
+    Beat,
+    Figures,
+    Limit,
+    Load,
+    read_figures,
+    together,
+)
 
 PAGE = """\
 # HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -21,7 +30,16 @@ process_open_fds 99.0
 
 
 def test_engines_of_one_server_are_summed_and_its_fullest_cache_counts():
-    assert read_figures(PAGE) == Figures(running=64, waiting=3, cache=0.75, preempted=7)
+    figures = read_figures(PAGE)
+    assert figures[:4] == Figures(running=64, waiting=3, cache=0.75, preempted=7)[:4]
+
+
+def test_each_engine_of_a_server_has_a_beat_of_its_own():
+    beats = read_figures(PAGE).beats
+    assert beats["0"] == Beat(True, 0.0, (60.0, 3.0, 0.0, 0.25, 7.0))
+    assert beats["1"] == Beat(True, 0.0, (4.0, 0.0, 0.0, 0.75, 0.0))
+    idle = read_figures(PAGE.replace("} 4.0", "} 0.0")).beats["1"]
+    assert not idle.is_busy
 
 
 @pytest.mark.parametrize("page", ["", "<html>not found</html>", "process_open_fds 99.0\n"])
