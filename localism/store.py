@@ -45,6 +45,9 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     # came back as 40,230 (ORDER BY beside sum() and a scalar subquery in WHERE).
     "disabled_optimizers": "compressed_materialization",
     "memory_limit": MEMORY_LIMIT,
+    # Every checkpoint writes the last row group of a table anew, up to 122,880 rows; four times
+    # fewer of them than by default take a fifth less CPU, and their peaks of memory stay low.
+    "checkpoint_threshold": "64MB",
 }
 _MEMORY = "SELECT tag, memory_usage_bytes FROM duckdb_memory()"
 

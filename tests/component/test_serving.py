@@ -20,6 +20,7 @@ from localism import weights
 from localism.errors import ConfigError, StageError
 from localism.paths import embedded
 from localism.records import Reply, Sampling, stable_id
+from localism.serving import endpoint as endpoint_module
 from localism.serving import endpoints as endpoints_module
 from localism.serving import heartbeat
 from localism.serving import pulse as pulse_module
@@ -307,9 +308,10 @@ def test_an_engine_that_crawls_is_waited_for_and_one_that_stands_still_is_restar
     teacher: ServedTeacher, monkeypatch
 ):
     """SIGSTOP of the process that computes; the API server beside it goes on answering."""
-    monkeypatch.setattr(pulse_module, "STILL_SECONDS", 3.0)
-    monkeypatch.setattr(pulse_module, "STOPS_SEEN", 2.0)
-    monkeypatch.setattr(endpoints_module, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(pulse_module, "STOPS_SEEN", 1.0)
+    monkeypatch.setattr(endpoint_module, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("localism.serving.client.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(endpoints_module, "CHECK_SECONDS", 0.1)
     monkeypatch.setattr(endpoints_module, "FIRST_SECONDS_PER_TOKEN", 0.0)
     monkeypatch.setattr(endpoints_module, "SLOWER_THAN_SEEN", 0.0)
     monkeypatch.setattr(endpoints_module, "SLOW_FACTOR", 1000.0)
@@ -330,12 +332,13 @@ def test_an_engine_that_crawls_is_waited_for_and_one_that_stands_still_is_restar
         writing = asyncio.create_task(
             teacher.client.for_each([1], lambda n: write_number(teacher.client, n, 900))
         )
-        await asyncio.sleep(0.5)
-        for _ in range(6):  # at work for a twentieth of the time
+        while not teacher.client.endpoints.all[0].pulse.allowed_seconds():
+            await asyncio.sleep(0.02)  # until it was seen to advance
+        for _ in range(6):  # at work for a tenth of the time
             os.kill(core, signal.SIGSTOP)
-            await asyncio.sleep(0.95)
+            await asyncio.sleep(0.9)
             os.kill(core, signal.SIGCONT)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
         await writing
 
     async def stop() -> None:
@@ -349,10 +352,11 @@ def test_an_engine_that_crawls_is_waited_for_and_one_that_stands_still_is_restar
     async def both() -> None:
         async with beside(listen()):
             # As if the time without an answer were nearly over from the start.
-            monkeypatch.setattr(endpoints_module, "SILENCE_SECONDS", 0.5)
+            monkeypatch.setattr(endpoints_module, "SILENCE_SECONDS", 2.0)
             await crawl()
             assert engine.generation == generation
             monkeypatch.setattr(endpoints_module, "SILENCE_SECONDS", 600.0)
+            monkeypatch.setattr(pulse_module, "STILL_SECONDS", 2.0)
             await stop()
 
     teacher.run(both())
