@@ -81,7 +81,7 @@ def _totals(found: dict[str, Any]) -> list[str]:
     lines = [
         f"{_hours(found['hours'])} in all, {found['gpu_hours']:,.1f} GPU hours, "
         f"{found['output_tokens']:,.0f} tokens written, {found['disk_bytes'] / 1e9:,.1f} GB of "
-        f"disk, {found['kwh']:,.2f} kWh at {found['watts']:,.0f} W ({found['watts_source']})"
+        f"disk, {_energy(found['kwh'])} kWh at {found['watts']:,.0f} W ({found['watts_source']})"
     ]
     if found["unknown"]:
         lines.append(
@@ -89,7 +89,8 @@ def _totals(found: dict[str, Any]) -> list[str]:
             f"{', '.join(found['unknown'])}; --calibrate or --from RUN helps"
         )
     if budget := found["budget"]:
-        reached = "all of it"
+        is_left = any(row["predicted_basis"] is None for row in found["stages"])
+        reached = "the end" if is_left else "no further: nothing is left to do"
         if budget["stage"]:
             reached = f"{budget['share']:.0%} of stage {budget['stage']}; "
             reached += f"{_hours(budget['hours_left'])} are left then"
@@ -132,9 +133,16 @@ def _cells(row: dict[str, Any]) -> list[Any]:
         f"{row['output_tokens']:,.0f}",
         _hours(row["hours"]) + beside,
         "?" if row["gpu_hours"] is None else f"{row['gpu_hours']:,.1f}",
-        "?" if row["kwh"] is None else f"{row['kwh']:,.2g}",
+        _energy(row["kwh"]),
         row["basis"],
     ]
+
+
+def _energy(kwh: float | None) -> str:
+    """1,230; 4.2; 0.00021; ? where it is not known."""
+    if kwh is None:
+        return "?"
+    return f"{kwh:,.0f}" if kwh >= 10 else f"{kwh:.2g}"
 
 
 def _hours(hours: float | None) -> str:

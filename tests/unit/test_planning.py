@@ -1,6 +1,7 @@
 """Plans: what is counted from a recipe, scaled from a run, and assumed; no model is asked."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -215,6 +216,15 @@ def test_a_budget_says_how_far_it_goes():
     assert found["hours_left"] == pytest.approx(sum(r.hours for r in rows[1:]) - second / 4)
     enough = text.facts(config_of(), CPU, rows, None, Power(None, ""), 1000.0)["budget"]
     assert enough["stage"] is None and enough["hours_left"] == 0
+
+
+def test_energy_is_legible_whether_small_or_large():
+    rows = list(predict.rows(config_of(), CPU, None, None))
+    small = text.render(text.facts(config_of(), CPU, rows, None, Power(16.0, "given"), 1.0))
+    large = text.render(text.facts(config_of(), CPU, rows, None, Power(9e6, "given"), None))
+    assert " 0.0021 kWh at 16 W (given)" in " ".join(small.split())
+    assert "1.0 h from here reach the end" in small
+    assert re.search(r" 1,\d{3} kWh at 9,000,000 W \(given\)", " ".join(large.split()))
 
 
 def test_a_plan_is_noted_before_the_run_and_compared_after_it(tmp_path, new_context):
