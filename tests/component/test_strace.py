@@ -47,6 +47,34 @@ os.wait()
 """
 
 
+LOOP = """
+import asyncio, uvloop
+
+async def hello(reader, writer):
+    writer.write(b"hello")
+    writer.close()
+
+async def exchange():
+    server = await asyncio.start_server(hello, "127.0.0.1", 0)
+    reader, _ = await asyncio.open_connection(*server.sockets[0].getsockname())
+    assert await reader.read() == b"hello"
+
+uvloop.run(exchange())
+"""
+
+
+def test_libuv_which_makes_a_ring_for_itself_works_without_and_hides_nothing(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("uvloop")
+    trace = tmp_path / "trace"
+    subprocess.run(socket_calls.traced([sys.executable, "-c", LOOP], trace), check=True, timeout=60)
+    assert "io_uring_setup(" in trace.read_text()
+    calls = socket_calls.read(trace).calls
+    assert [call.address for call in calls if call.name == "connect"] == ["127.0.0.1"]
+    assert not any(call.leaves for call in calls)
+
+
 def test_native_code_that_the_guard_does_not_see_is_in_the_trace(tmp_path: Path) -> None:
     script, trace = tmp_path / "child.py", tmp_path / "trace"
     script.write_text(CHILD)
