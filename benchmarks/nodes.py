@@ -245,6 +245,28 @@ def measure(
     }  # fmt: skip
 
 
+def sides(
+    folder: Path, machines: tuple[netns.Machine, netns.Machine], plugins: Path
+) -> dict[str, Any]:
+    """All of them, with a line for each."""
+    result: dict[str, Any] = {}
+    texts: dict[str, list[str]] = {}
+    print("side          start   answers   CPU seconds here, there   equal texts   left after")
+    for side in SIDES:
+        found = measure(side, folder, machines, plugins)
+        texts[side] = found.pop("texts")
+        pairs = zip(texts["one machine"], texts[side], strict=True)
+        found["equal_texts"] = sum(a == b for a, b in pairs)
+        result[side] = found
+        print(
+            f"{side:12} {found['start_seconds']:6} {found['answer_seconds']:9} "
+            f"{found['cpu_seconds']!s:>25} {found['equal_texts']:7} of {PROMPTS} "
+            f"{found['seconds_until_none_is_left']:9}",
+            flush=True,
+        )
+    return result
+
+
 def wait_for_none(machines: tuple[netns.Machine, netns.Machine], limit: float = 120) -> float:
     """Seconds until no process of Ray or vLLM is left on either machine."""
     began = time.monotonic()
@@ -296,6 +318,7 @@ def kills(
 def main() -> None:
     """All sides, then the kills."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=("sides", "kills"), help="one of the two, for a result")
     parser.add_argument("--work", nargs=3, metavar=("FOLDER", "ADDRESS", "KEYS"))
     options = parser.parse_args()
     if options.work:
@@ -303,28 +326,18 @@ def main() -> None:
         return work(Path(folder), address, json.loads(keys))
     if reason := netns.reason_not_joined():
         raise SystemExit(reason)
-    result: dict[str, Any] = {
+    result: dict[str, Any] = json.loads(RESULT.read_text()) if options.part else {}
+    result |= {
         "benchmark": "nodes", "date": str(date.today()), "version": __version__,
         "prompts": PROMPTS, "load_average": os.getloadavg()[0],
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary, netns.joined() as machines:
         folder, plugins = Path(temporary) / "run", Path(temporary) / "plugin"
         plugin(plugins)
-        texts: dict[str, list[str]] = {}
-        print("side          start   answers   CPU seconds here, there   equal texts   left after")
-        for side in SIDES:
-            found = measure(side, folder, machines, plugins)
-            texts[side] = found.pop("texts")
-            pairs = zip(texts["one machine"], texts[side], strict=True)
-            found["equal_texts"] = sum(a == b for a, b in pairs)
-            result[side] = found
-            print(
-                f"{side:12} {found['start_seconds']:6} {found['answer_seconds']:9} "
-                f"{found['cpu_seconds']!s:>25} {found['equal_texts']:7} of {PROMPTS} "
-                f"{found['seconds_until_none_is_left']:9}",
-                flush=True,
-            )
-        result["kills"] = kills(folder, machines, plugins)
+        if options.part != "kills":
+            result |= sides(folder, machines, plugins)
+        if options.part != "sides":
+            result["kills"] = kills(folder, machines, plugins)
     line = json.dumps(result)
     RESULT.write_text(line + "\n")
     print(line)

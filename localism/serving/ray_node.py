@@ -19,6 +19,9 @@ from localism.serving.ray_call import RayCall
 
 # vLLM passes its tensors by other ways; Ray would take a third of the machine's memory.
 OBJECT_STORE_BYTES = 256 * 2**20
+# vLLM 0.32 sees at once that a worker of another machine died, and waits for its answer all the
+# same: for five minutes unless told otherwise. Steps take seconds, and the first may compile.
+STEP_SECONDS = 120
 STOP_SECONDS = keeper.STOP_SECONDS + 5
 
 
@@ -72,6 +75,7 @@ def variables(call: RayCall, own: str) -> dict[str, str]:
         "RAY_AUTH_TOKEN": call.key,
         # Of this machine as the others reach it, in place of the air gap's 127.0.0.1.
         "VLLM_HOST_IP": own,
+        "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": str(STEP_SECONDS),
     }
 
 
