@@ -252,7 +252,7 @@ class Endpoints:
             await self._lost(endpoint, lost)
             raise Lost(cause_of(lost)) from lost
         except TimeoutError as silent:
-            is_hung = endpoint.pulse.is_hung(time.monotonic())
+            is_hung = self._hangs(endpoint, time.monotonic())
             cause = "its counters stand still" if is_hung else "no reply for too long"
             await self._lost(endpoint, silent, cause=cause)
             raise Lost(str(silent)) from silent
@@ -292,7 +292,7 @@ class Endpoints:
         """
         await endpoint.look_again()
         moment, pulse = time.monotonic(), endpoint.pulse
-        if pulse.is_hung(moment):
+        if self._hangs(endpoint, moment):
             still, running = pulse.still_seconds(moment), endpoint.outstanding
             raise TimeoutError(f"its counters stood still for {still:.0f} s, {running} requests")
         since = max(sent, endpoint.last_heard)
@@ -305,6 +305,13 @@ class Endpoints:
         if moment - since >= allowed:
             raise TimeoutError(f"nothing was answered for {allowed:.0f} s")
         return since + allowed - moment
+
+    def _hangs(self, endpoint: Endpoint, moment: float) -> bool:
+        """Whether its counters stand still; behind a URL of others they may not be those of the
+        engine that answers, so that an answer counts for more there."""
+        pulse = endpoint.pulse
+        is_silent = moment - endpoint.last_heard > (pulse.allowed_seconds() or 0.0)
+        return pulse.is_hung(moment) and (self._engine is not None or is_silent)
 
     def _say_slow(self, endpoint: Endpoint, moment: float) -> None:
         if not endpoint.is_slow:

@@ -116,6 +116,23 @@ def test_a_server_whose_counters_stand_still_is_left_long_before_its_silence_cou
     assert "its counters stood still" in away["detail"]
 
 
+def test_an_external_server_that_answers_is_not_left_for_counters_that_stand_still(
+    new_context, stub, quick
+):
+    looks = iter(range(10**6))
+    server = stub(lambda prompt, _: (200, 3.0 if prompt == "slow" else 0.1))
+    server.figures = lambda: PAGE.format(min(next(looks), 3))  # another engine's, say
+
+    async def work(client):
+        slow = asyncio.create_task(say(client, "slow"))
+        for number in range(25):
+            await say(client, f"quick {number}")
+        return await slow
+
+    text, _ = with_client(new_context, (server.url,), work)
+    assert text == "re: slow" and server.asked.count("slow") == 1
+
+
 def test_a_server_whose_counters_advance_is_waited_for_and_called_slow_once(
     new_context, stub, quick, monkeypatch
 ):
