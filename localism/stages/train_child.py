@@ -203,9 +203,12 @@ def explain(job: Job, code: int, log: Path, before: Mapping[str, int]) -> Locali
     others = set(log.parent.glob(log_name("*"))) if job.machines > 1 else set()
     texts = {path: _text(path, before.get(path.name, 0)) for path in [log, *sorted(others)]}
     last = _last_words(texts[log])
-    where = "\n       ".join([*(str(path) for path, text in texts.items() if text), *last])
+    spoke = [str(path) for path, text in texts.items() if text] or [str(log)]
+    where = "\n       ".join([*spoke, *last])
     again = "the same command then goes on from the last whole checkpoint"
-    if full := errors.of_a_full_disk("".join(texts.values()), Path(job.checkpoints)):
+    checkpoints = Path(job.checkpoints)
+    written_to = checkpoints if checkpoints.exists() else log.parent
+    if full := errors.of_a_full_disk("".join(texts.values()), written_to):
         return full
     lowered = "".join(texts.values()).lower()
     out_of_memory = "out of memory" in lowered or "can't allocate memory" in lowered

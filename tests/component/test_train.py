@@ -279,3 +279,19 @@ def test_a_child_that_ran_out_of_memory_names_the_dials(tmp_path: Path) -> None:
     assert "exit code 1" in other.problem and str(log) in other.fix
     lost = explain(replace(job, machines=2), 1, log, {"train.log": log.stat().st_size})
     assert "perhaps another machine was lost" in lost.problem and "NCCL_SOCKET" in lost.fix
+    killed = explain(job, -9, log, {"train.log": log.stat().st_size})
+    assert "killed" in killed.problem and killed.where == str(log)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "SafetensorError: Error while serializing: No space left on device (os error 28)",
+        "RuntimeError: PytorchStreamWriter failed writing file data/7: file write failed",
+    ],
+)
+def test_a_child_that_met_a_full_disk_says_so(tmp_path: Path, words: str) -> None:
+    log = tmp_path / "train.log"
+    log.write_text(f"Traceback\n{words}\n")
+    full = explain(planned(tmp_path, recipe()), 1, log, {})
+    assert full.exit_code == 4 and full.problem.startswith("the disk is full")
