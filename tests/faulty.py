@@ -102,6 +102,7 @@ class Proxy(ThreadingHTTPServer):
         self.passed = self.failed = self.replies = 0
         """Requests passed on, failed, and replies given to what is no mere look."""
         self.is_closing = False
+        self._seconds: float | None = None
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
     @property
@@ -109,9 +110,15 @@ class Proxy(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def fail_for(self, seconds: float, fault: Fault) -> None:
-        """Fail from now on for so long."""
-        self.fault = fault
-        threading.Timer(seconds, setattr, (self, "fault", None)).start()
+        """Fail from now on, until so long after the first request that is failed."""
+        self.fault, self._seconds = fault, seconds
+
+    def note_failure(self) -> None:
+        """Count it, and begin the time that is left."""
+        self.failed += 1
+        seconds, self._seconds = self._seconds, None
+        if seconds is not None:
+            threading.Timer(seconds, setattr, (self, "fault", None)).start()
 
     def close(self) -> None:
         """Answer nobody any more."""
@@ -141,7 +148,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers.get("content-length", 0)))
         fault = self.server.fault
         if fault and self.path not in self.server.spared:
-            self.server.failed += 1
+            self.server.note_failure()
             fault(self)
             return
         behind = self.server.behind
