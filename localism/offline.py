@@ -68,6 +68,8 @@ def child_environment(folder: Path, child: str = "") -> dict[str, str]:
     # An empty entry stays: it means the working folder.
     others = [path for path in inherited.split(os.pathsep) if path != guard] if inherited else []
     environment["PYTHONPATH"] = os.pathsep.join([guard, *others])
+    # Else `python -m vllm` would import a datasets.py of the working folder for the library.
+    environment["PYTHONSAFEPATH"] = "1"
     return environment
 
 

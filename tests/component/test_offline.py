@@ -63,6 +63,18 @@ def ours(code: str, folder: Path, endpoints: tuple[str, ...] = ()) -> str:
     return done.stdout
 
 
+def test_a_file_of_the_working_folder_is_not_taken_for_a_library(tmp_path: Path) -> None:
+    (tmp_path / "timeit.py").write_text("print('taken for the library')")
+    done = subprocess.run(
+        [sys.executable, "-m", "timeit", "-n", "1", "pass"],
+        cwd=tmp_path,
+        env=offline.child_environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stdout.startswith("1 loop")
+
+
 REFUSED = """
     def phone_home():
         {call}
