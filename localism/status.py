@@ -116,7 +116,7 @@ def render(facts: dict[str, Any]) -> str:
             f"[{index}/{len(facts['stages'])}] {row['stage']:<10} {row['state']:<10} "
             f"{summary[0] if summary else ''}".rstrip()
         )
-    lines += [_engine(row) for row in facts["engines"]]
+    lines += [_engine(row) for row in facts["engines"] if not row["is_external"]]
     for title in ("books", "tokens"):
         rows = facts[title]
         if rows:
@@ -128,7 +128,8 @@ def render(facts: dict[str, Any]) -> str:
                 ).rstrip(),
             ]
     lines += ["", "endpoints"] if facts["endpoints"] else []
-    lines += [_endpoint(row) for row in facts["endpoints"]]
+    told = {(row["role"], row["url"]): _told(row) for row in facts["engines"]}
+    lines += [_endpoint(row, told) for row in facts["endpoints"]]
     lines += [
         f"\n{row['training']} waits for stage {row['stage']}: {row['command']}"
         for row in facts["waiting"]
@@ -145,8 +146,10 @@ def render(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _endpoint(row: dict[str, Any]) -> str:
-    state = "works" if row["works"] else f"away since {row['since'][11:19]}: {row['problem']}"
+def _endpoint(row: dict[str, Any], told: dict[tuple[str, str], str]) -> str:
+    state = told.get((row["role"], row["url"]), "works")
+    if not row["works"]:
+        state = f"away since {row['since'][11:19]}: {row['problem']}"
     return f"  {row['role']:<8} {row['url']}  {state}"
 
 
@@ -158,10 +161,13 @@ def _engines(folder: Path) -> list[dict[str, Any]]:
 
 def _engine(row: dict[str, Any]) -> str:
     """For instance 'engine teacher: alive, 812 tok/s, last answer 2 s ago'."""
-    url = f" at {row['url']}" if row["is_external"] else ""
+    return f"engine {row['role']}: {_told(row)}"
+
+
+def _told(row: dict[str, Any]) -> str:
     age = row["age_seconds"]
     old = f"  (said {age} s ago: the run's own process stands still)" if age > OLD_SECONDS else ""
-    return f"engine {row['role']}{url}: {row['line']}{old}"
+    return f"{row['line']}{old}"
 
 
 UNITS = {"generate": "mixes", "curate": "candidates"}

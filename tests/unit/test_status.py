@@ -74,3 +74,23 @@ def test_a_recipe_that_cannot_be_read_leaves_the_rest_of_the_status(tmp_path: Pa
     facts = status.facts(tmp_path, STAGES)
     assert facts["allowed_hosts"] is None
     assert status.render(facts).endswith("allowed beside this machine: (recipe.json can't be read)")
+
+
+def test_each_server_has_one_line_with_its_heartbeat_or_why_it_is_away(tmp_path: Path) -> None:
+    urls = ("http://10.1.2.3:8000/v1", "http://node2:8000/v1")
+    facts = status.facts(tmp_path / "nothing", STAGES)
+    beat = {"role": "teacher", "is_external": True, "age_seconds": 1}
+    facts["engines"] = [
+        {**beat, "url": urls[0], "line": "alive, 812 tok/s, last answer 2 s ago"},
+        {**beat, "url": urls[1], "line": "set aside until it answers again"},
+    ]
+    away = {"works": False, "since": "2026-11-21T16:20:01", "problem": "Connection refused"}
+    facts["endpoints"] = [
+        {"role": "teacher", "url": urls[0], "works": True, "since": None, "problem": None},
+        {"role": "teacher", "url": urls[1], **away},
+    ]
+    lines = status.render(facts).splitlines()
+    assert [line for line in lines if "8000" in line] == [
+        f"  teacher  {urls[0]}  alive, 812 tok/s, last answer 2 s ago",
+        f"  teacher  {urls[1]}  away since 16:20:01: Connection refused",
+    ]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 
 import pytest
@@ -51,7 +52,8 @@ def test_status_shows_how_engines_are_while_a_process_works_and_only_then(folder
         assert "engine teacher: alive, 812 tok/s\n" in status.render(facts)
         assert facts["engines"][0]["state"] == "alive"
         beat(folder, os.getpid(), seconds_ago=95)
-        assert "(said 95 s ago" in status.render(status.facts(folder, run.STAGES))
+        told = status.render(status.facts(folder, run.STAGES))
+        assert re.search(r"\(said (9\d|1\d\d) s ago", told)  # the machine may be slow
         beat(folder, os.getpid() + 1)  # left by a process that was killed
         assert status.facts(folder, run.STAGES)["engines"] == []
     beat(folder, os.getpid())
