@@ -105,7 +105,7 @@ def is_held(folder: Path) -> bool:
         if not _flock(lock, fcntl.LOCK_SH):
             return True
     last = holder(folder)
-    return bool(last and last.is_elsewhere and _silence(folder) < ALIVE_SECONDS)
+    return bool(last and last.is_elsewhere and silence(folder) < ALIVE_SECONDS)
 
 
 def holder(folder: Path) -> Holder | None:
@@ -142,7 +142,7 @@ def _flock(lock: IO[str], kind: int) -> bool:
 
 def _refusal(folder: Path, by: Holder) -> UsageError:
     """The error for a lock that cannot be had, by what is known of its holder."""
-    silent = _silence(folder)
+    silent = silence(folder)
     copy = f"give the run new files, for a lock stays with its file: {_new_files(folder)}"
     if by.is_gone:
         problem = f"this run is locked by {by}, which has ended"
@@ -172,13 +172,13 @@ def _wait_until_silent(folder: Path, earlier: Holder, say: Callable[[str], None]
 
     UsageError when that one gives a sign of life; None when it has been silent for long enough.
     """
-    silent = _silence(folder)
+    silent = silence(folder)
     if silent < ALIVE_SECONDS:
         wait = duration(ALIVE_SECONDS - silent)
         say(f"{earlier} may still work on this run: looking for signs of life, for {wait}")
     while silent < ALIVE_SECONDS:
         time.sleep(LOOK_SECONDS)
-        before, silent = silent, _silence(folder)
+        before, silent = silent, silence(folder)
         if silent < before:
             raise UsageError(
                 f"this run is already being worked on, by {earlier}",
@@ -187,8 +187,11 @@ def _wait_until_silent(folder: Path, earlier: Holder, say: Callable[[str], None]
             )
 
 
-def _silence(folder: Path) -> float:
-    """Seconds since the lock file was touched, by the clock of its file system."""
+def silence(folder: Path) -> float:
+    """Seconds since the run's process, on whichever machine, gave its last sign of life.
+
+    By the clock of the lock file's file system.
+    """
     # Opened first: a network file system then asks its server for the times.
     with (folder / LOCK).open() as lock:
         touched = os.fstat(lock.fileno()).st_mtime

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from localism import machines, offline, weights
+from localism import lock, machines, offline, weights
 from localism.errors import LocalismError, MachineError
 from localism.machines import POLL_SECONDS, SAME, SignIn
+from localism.records import LOCK
 from localism.serving import ray_call, ray_node
 from localism.serving.ray_call import RayCall
 
@@ -37,8 +38,14 @@ def take_part(run_folder: Path, call: RayCall, say: Callable[[str], None]) -> in
         say(f"joins Ray at {call.address} as {own}, for an engine")
         process = ray_node.start(run_folder, log, call, own, is_head=False)
         try:
+            looked = time.monotonic()
             while process.poll() is None and ray_call.stands(run_folder, call):
                 time.sleep(POLL_SECONDS)
+                if time.monotonic() - looked > lock.BEAT_SECONDS:
+                    looked = time.monotonic()
+                    if is_abandoned(run_folder):
+                        say("the run's process has given no sign of life for minutes: Ray ends")
+                        break
             code = process.poll()
         finally:
             ray_node.stop(process, call)
@@ -46,6 +53,11 @@ def take_part(run_folder: Path, call: RayCall, say: Callable[[str], None]) -> in
         machines.sign_out(folder, name)
     say(f"Ray ended with exit code {code}: see {log}" if code else "that engine is ended")
     return code or 0
+
+
+def is_abandoned(run_folder: Path) -> bool:
+    """Whether the run's process was killed: its call stands, and it is silent."""
+    return (run_folder / LOCK).exists() and lock.silence(run_folder) > lock.ALIVE_SECONDS
 
 
 def stands_against(call: RayCall) -> str:

@@ -2,8 +2,10 @@
 
 import asyncio
 import importlib.util
+import os
 import socket
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,12 @@ from typing import Any
 import pytest
 from engines import embedded_config
 
-from localism import egress, machines, weights, worker
+from localism import egress, lock, machines, weights, worker
 from localism.config import Teacher
 from localism.errors import ConfigError, MachineError
 from localism.gpus import Device, Gpus, of_devices
 from localism.paths import embedded
+from localism.records import LOCK
 from localism.serving import ray_call, ray_node, ray_worker
 from localism.serving.memory import needed
 from localism.serving.placement import Placement, over_machines, place
@@ -162,6 +165,16 @@ def test_a_machine_that_differs_signs_in_with_what_stands_against_it(tmp_path, c
 def cluster(new_context: Any, **keys: Any) -> tuple[Cluster, Path]:
     context = new_context(embedded_config(teacher={"nodes": 2, **keys}))
     return Cluster(context, "teacher", 1), context.folder
+
+
+def test_a_machine_leaves_a_run_whose_process_was_killed(tmp_path: Path):
+    assert not ray_worker.is_abandoned(tmp_path)  # not begun
+    with lock.held(tmp_path, print):
+        pass
+    assert not ray_worker.is_abandoned(tmp_path)
+    killed = time.time() - lock.ALIVE_SECONDS - 10
+    os.utime(tmp_path / LOCK, (killed, killed))
+    assert ray_worker.is_abandoned(tmp_path)
 
 
 def test_without_ray_the_fix_is_to_install_it_everywhere(new_context, monkeypatch):
