@@ -1,6 +1,7 @@
 """Fixtures of all tests: from engines.py and trainings.py, for every folder may have a conftest."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,11 @@ from hypothesis import settings
 from trainings import finished
 
 __all__ = ["finished", "new_context", "own_environment", "teacher"]
+
+# Shells start what stands before an & without Ctrl-C, and children inherit that: tests of Ctrl-C
+# would wait for ever.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
