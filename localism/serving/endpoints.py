@@ -248,6 +248,9 @@ class Endpoints:
         try:
             with decoding():
                 answer = await ask(endpoint)
+        except openai.APITimeoutError as unsent:  # what openai says when no connection stood
+            await self._lost(endpoint, unsent)
+            raise Away(cause_of(unsent)) from unsent
         except openai.APIConnectionError as lost:
             await self._lost(endpoint, lost)
             raise Lost(cause_of(lost)) from lost

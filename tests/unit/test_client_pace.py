@@ -12,6 +12,7 @@ from stubs import Stub, say, short_waits, stub, with_client
 from localism.context import Context
 from localism.errors import OutOfTime
 from localism.serving import client as client_module
+from localism.serving import endpoint
 from localism.serving.client import Client
 from localism.serving.server import serve
 
@@ -85,14 +86,18 @@ def test_a_server_that_is_asked_nothing_is_not_looked_at(new_context, stub, monk
     assert server.looks == 0
 
 
+async def first_connection(url: str) -> None:
+    """What it imports takes seconds on a busy machine."""
+    await endpoint.connect(url, "").close()
+
+
 def with_deadline(
     new_context: NewContext, server: Stub, seconds: float, count: int = 60
 ) -> tuple[Context, float]:
     """Ask so many things with a deadline; OutOfTime is expected. The context and the wall time."""
     table = {"path": "", "endpoints": (server.url,), "max_num_seqs": 4}
     context = new_context(embedded_config(teacher=table))
-    # What the first client of a process imports takes seconds on a busy machine.
-    with_client(new_context, (server.url,), lambda _: asyncio.sleep(0))
+    asyncio.run(first_connection(server.url))
     context = replace(context, deadline=time.monotonic() + seconds)
     started = time.monotonic()
 
