@@ -64,13 +64,14 @@ def aligned(
     rows: list[list[Any]],
     width: int | None = None,
     prose_lines: int = 1,
+    whole: str = "--format csv",
 ) -> str:
     """Columns padded to their widest cell, numbers to the right.
 
     With `width`, columns of text are narrowed first: a cell takes up to `prose_lines` lines, and
     ends in an ellipsis where that is too little. Then names are broken, those of the columns
     included. What does not fit even so is left out from the right and named under the table; a few
-    rows are written one under the other instead, whole.
+    rows are written one under the other instead, whole. `whole`: the option that shows everything.
     """
     shaped = [_Column.of(name, [row[i] for row in rows]) for i, name in enumerate(columns)]
     shown, widths = _fitted(shaped, width)
@@ -85,7 +86,7 @@ def aligned(
         lines += _side_by_side(cells, shaped, widths)
     if shown < len(columns):
         left = number_of(len(columns) - shown, "column")
-        note = f"{left} did not fit: {', '.join(columns[shown:])}; --format csv has all"
+        note = f"{left} did not fit: {', '.join(columns[shown:])}; {whole} has all"
         lines += _wrapped(note, width or PIPED, NAME_LINES, _WORDS)
     return "".join(f"{line.rstrip()}\n" for line in lines)
 

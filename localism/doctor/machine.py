@@ -26,7 +26,9 @@ from localism.serving.memory import OVERHEAD_BYTES, Needed, needed
 from localism.serving.placement import Room, place
 from localism.serving.server import MANY_FILES
 from localism.stages.train_plan import (
+    accumulation_steps,
     derive_epochs,
+    derive_micro_batch,
     passing_bytes,
     shape_of,
     state_bytes,
@@ -164,7 +166,7 @@ def _serving(config: Config, role: str, gpus: Gpus) -> Iterator[Finding]:
         most = max(config.mix.dev, config.mix.test) if role == "student" else None
         yield _on_gpus(role, section, need, gpus, most)
     else:
-        yield _in_ram(role, need, section.data_parallel or 1)
+        yield _in_ram(role, section, need, gpus)
 
 
 def _on_gpus(
@@ -206,15 +208,22 @@ def _spanning(config: Config) -> Iterator[Finding]:
             yield Finding("pass", check, f"{section.nodes}, which meet at {address.split(':')[0]}")
 
 
-def _in_ram(role: str, need: Needed, copies: int) -> Finding:
+def _in_ram(role: str, section: Served, need: Needed, gpus: Gpus) -> Finding:
+    try:
+        copies = place(need, section, gpus, role).data
+    except LocalismError as wrong:
+        return files.of_error(f"{role} memory", wrong)
     free = _available_ram()
     said = f"weights {gigabytes(need.weights)}, one conversation {gigabytes(need.conversation)}"
+    said += f", the engine itself {gigabytes(OVERHEAD_BYTES)}"
     said = f"{copies} copies, each with {said}" if copies > 1 else said
     wanted = copies * (need.weights + need.conversation + OVERHEAD_BYTES)
     if wanted > free:
         return Finding(
             "fail", f"{role} memory", f"{said}; {gigabytes(free)} of RAM are free",
-            "a smaller model, or a machine with GPUs",
+            "a smaller model, or a machine with GPUs"
+            if copies == 1
+            else f"[{role}].data_parallel = {max(1, int(free // (wanted / copies)))} or less",
         )  # fmt: skip
     return Finding("pass", f"{role} memory", f"{said} of {gigabytes(free)} free RAM")
 
@@ -233,6 +242,12 @@ def _training(config: Config, gpus: Gpus) -> Iterator[Finding]:
     except (LocalismError, OSError):
         return
     devices, shape = max(1, gpus.number), shape_of(folder)
+    machines = config.train.nodes or 1
+    try:
+        micro_batch, _ = derive_micro_batch(config, folder, shape, gpus, machines)
+        accumulation_steps(config.train.batch, machines * devices, micro_batch)
+    except LocalismError as wrong:
+        yield files.of_error("training", wrong)
     state = state_bytes(config.train.method, parameters, devices, shape)
     if gpus.number:
         state += passing_bytes(config.train.method, parameters, devices, shape)

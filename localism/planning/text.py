@@ -72,9 +72,9 @@ def render(found: dict[str, Any]) -> str:
     table = Table(columns, cells)
     placed = [f"{role}: {said}" for role, said in found["engines"].items()]
     lines = [*placed, *_totals(found), *_trust(found)]
-    return tables.aligned(table.columns, table.rows, tables.terminal_width()) + "".join(
-        tables.filled(line) + "\n" for line in lines
-    )
+    return tables.aligned(
+        table.columns, table.rows, tables.terminal_width(), whole="--json"
+    ) + "".join(tables.filled(line) + "\n" for line in lines)
 
 
 def _totals(found: dict[str, Any]) -> list[str]:

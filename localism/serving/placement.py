@@ -70,8 +70,7 @@ def place(
     if section.nodes > 1:
         return over_machines(need, section, gpus, table)
     if not gpus.number:
-        why = "nvidia-smi lists no GPU"
-        return Placement(section.tensor_parallel or 1, 1, section.data_parallel or 1, why)
+        return _without_gpus(need, section, table)
     room = Room(need, section, gpus)
     tensor, why = _tensor(room, table)
     copies, why_copies = _copies(room, tensor, table, conversations)
@@ -124,6 +123,18 @@ def _check_spread(found: Placement, here: int, table: str) -> None:
             where=f"{where}, tensor_parallel, pipeline_parallel, data_parallel",
             fix="leave tensor_parallel and pipeline_parallel away: they then follow from the GPUs",
         )
+
+
+def _without_gpus(need: Needed, section: Served, table: str) -> Placement:
+    """On a CPU the sizes are what models.toml says, if the layers can be divided so."""
+    tensor, data = section.tensor_parallel or 1, section.data_parallel or 1
+    if against := stands_against(need, tensor, data):
+        raise ConfigError(
+            f"the model does not suit this size: {against}",
+            where=f"models.toml [{table}].tensor_parallel = {tensor}",
+            fix="leave it away: there is no GPU to divide the model among",
+        )
+    return Placement(tensor, 1, data, "nvidia-smi lists no GPU")
 
 
 class Room:

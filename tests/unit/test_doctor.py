@@ -462,3 +462,16 @@ def test_the_table_keeps_to_the_terminal_and_puts_fixes_below():
     assert max(map(len, text.splitlines())) <= 80
     assert text.splitlines()[-1] == "1 check passed, 1 failed"
     assert "fix: make room" in text
+
+
+def test_a_batch_that_the_machines_cannot_share_is_found_before_anything_is_paid(tmp_path):
+    config = config_of(train={"nodes": 2, "batch": 16, "micro_batch": 16})
+    every = list(machine.check(config, tmp_path))
+    (finding,) = [f for f in every if f.check == "training"]
+    assert finding.status == "fail" and "can't be divided over 2 devices" in finding.found
+
+
+def test_a_tensor_parallel_size_that_does_not_divide_the_model_is_found_on_a_cpu_too(tmp_path):
+    config = config_of(teacher={"tensor_parallel": 5})
+    every = list(machine.check(config, tmp_path))
+    assert any(f.status == "fail" and "cannot be divided by 5" in f.found for f in every)
