@@ -45,7 +45,7 @@ def start(
     Path(call.temporary).mkdir(mode=0o700, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-I", keeper.__file__, *command(call, own, is_head=is_head)],
+            [sys.executable, "-I", keeper.__file__, str(log), *command(call, own, is_head=is_head)],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
