@@ -17,8 +17,18 @@ LAST_MINUTES, WARNING_SECONDS = 15, 300
 
 
 def _seeds(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?", value):
+    if value is None:
+        return None
+    ends = [(int(a), int(b or a)) for a, b in re.findall(r"(\d+)(?:-(\d+))?", value.split("%")[0])]
+    is_list = re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*(%\d+)?", value)
+    if not is_list or any(first > last for first, last in ends):
         raise click.BadParameter(f"{value!r} is no list of seeds, for instance 0-3 or 0,7,9%2")
+    return value
+
+
+def _partition(context: click.Context, option: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"[\w.,+-]+", value):
+        raise click.BadParameter(f"{value!r} is no name of a partition")
     return value
 
 
@@ -28,7 +38,9 @@ def _seeds(context: click.Context, option: click.Parameter, value: str | None) -
 )
 @run_option
 @models_option
-@click.option("--partition", required=True, metavar="NAME", help="Of your cluster.")
+@click.option(
+    "--partition", required=True, metavar="NAME", callback=_partition, help="Of your cluster."
+)
 @click.option(
     "--nodes", type=click.IntRange(1), help="Machines; by default what models.toml asks for."
 )
@@ -60,9 +72,11 @@ def slurm(
     more: tuple[str, ...],
 ) -> None:
     """Write a batch script for run-all; MORE goes to run-all, behind a double hyphen."""
-    from localism import recipe
+    from localism import recipe, run
     from localism.errors import UsageError
 
+    run.folder_of(name)
+    _check_more(more)
     if target.exists():
         raise UsageError(
             "the file exists already",
@@ -80,7 +94,28 @@ def slurm(
     text = _rendered(name, path, partition, machines, gpus, hours, seeds, target.name, more)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text)
-    click.echo(f"wrote {target}; next: sbatch {target}, and localism status --run {name} --watch")
+    first = f"{name}-{re.findall(r'[0-9]+', seeds)[0]}" if seeds else name
+    click.echo(
+        f"wrote {target}; next: sbatch {shlex.quote(str(target))}, and "
+        f"localism status --run {shlex.quote(first)} --watch"
+    )
+
+
+def _check_more(more: tuple[str, ...]) -> None:
+    """What goes to run-all must be its own options, and none that the script gives itself."""
+    from localism.cli.stages import run_all
+    from localism.errors import UsageError
+
+    run_all.make_context(
+        "localism run-all", [*more], obj={}
+    )  # raises what click says of wrong options
+    words = {word.partition("=")[0] for word in more}
+    if twice := sorted(words & {"--run", "--models", "--budget-hours", "--plain"}):
+        raise UsageError(
+            f"the script gives {', '.join(twice)} itself",
+            where=f"-- {' '.join(more)}",
+            fix="before the double hyphen: --run, --models, --hours",
+        )
 
 
 def _machines(models: Path, given: int | None) -> int:
@@ -120,18 +155,19 @@ def _rendered(
     from localism import __version__
 
     minutes = math.floor(hours * 60)
+    job = "localism-" + re.sub(r"[^\w.-]", "-", Path(name).name)
     values: dict[str, Any] = {
         "title": f"localism run-all, run {name}" + (f", seeds {seeds}" if seeds else ""),
         "version": __version__,
         "name": script,
-        "job": f"localism-{Path(name).name}",
+        "job": job,
         "partition": partition,
         "nodes": nodes,
         "gpus": gpus,
         "time": f"{minutes // 60}:{minutes % 60:02d}:00",
         "array": seeds,
         "warning": WARNING_SECONDS,
-        "log": f"localism-{Path(name).name}-%{'A_%a' if seeds else 'j'}.log",
+        "log": f"{job}-%{'A_%a' if seeds else 'j'}.log",
         "folder": shlex.quote(str(Path.cwd())),
         "run": shlex.quote(name),
         "localism": f"{shlex.quote(sys.executable)} -m localism",

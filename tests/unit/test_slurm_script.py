@@ -150,3 +150,31 @@ def test_a_file_that_is_there_is_left_alone(tmp_path, monkeypatch):
     before = script.read_text()
     done = CliRunner().invoke(cli, ["slurm", "--to", str(script), *USUAL], obj={})
     assert done.exit_code != 0 and script.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--seeds", "3-0"], "no list of seeds"),
+        (["--run", ""], "no name for a run"),
+        (["--partition", "h1 00; rm"], "no name of a partition"),
+        (["--", "--nonsense", "4"], "no such option"),
+        (["--", "--until", "nosuch"], "is not one of"),
+        (["--", "--run", "other"], "the script gives --run itself"),
+        (["--", "--budget-hours=99"], "the script gives --budget-hours itself"),
+    ],
+)
+def test_what_could_not_work_in_a_job_is_refused_now(tmp_path, words, said):
+    target = tmp_path / "job.sh"
+    asked = ["slurm", "--partition", "h100", "--to", str(target), *words]
+    result = CliRunner().invoke(cli, asked)
+    assert said in f"{result.output} {result.exception}".lower() and result.exit_code != 0
+    assert not target.exists()
+
+
+def test_names_with_spaces_and_arrays_of_seeds_are_told_as_they_have_to_be_typed(tmp_path):
+    asked = ["slurm", "--partition", "h100", "--to", str(tmp_path / "a job.sh")]
+    result = CliRunner().invoke(cli, [*asked, "--run", "my run", "--seeds", "4-6"])
+    assert f"sbatch '{tmp_path}/a job.sh'" in result.output
+    assert "status --run 'my run-4' --watch" in result.output
+    assert "#SBATCH --job-name=localism-my-run\n" in (tmp_path / "a job.sh").read_text()
