@@ -1,5 +1,6 @@
 """Checks of what models.toml names: models, prompts, seeds, benchmarks, licences."""
 
+import asyncio
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -9,7 +10,7 @@ from localism import licences, weights
 from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
 from localism.doctor.findings import Finding, gigabytes
-from localism.errors import LocalismError
+from localism.errors import ConfigError, LocalismError, StageError
 from localism.licence_terms import IDS, TERMS, by_id
 from localism.licences import Licence
 from localism.lmeval import running
@@ -17,6 +18,8 @@ from localism.packing.contents import NOT_CARRIED
 from localism.paths import EMBEDDED, embedded
 from localism.prompting.packs import load_pack
 from localism.seeds.files import read
+from localism.serving.endpoints import Endpoints
+from localism.serving.server import read_key
 from localism.suites import prompts, staging
 from localism.suites.known import LM_EVAL
 from localism.tables import number_of
@@ -49,7 +52,7 @@ def _model(config: Config, role: str) -> Iterator[Finding]:
         yield Finding("pass", "judge", "the teacher judges")
         return
     if section.endpoints:
-        yield Finding("pass", role, f"served at {', '.join(section.endpoints)}")
+        yield asyncio.run(_endpoints(role, section))
         return
     folder = embedded(section.path)
     try:
@@ -67,6 +70,27 @@ def _model(config: Config, role: str) -> Iterator[Finding]:
         f"{number_of(shards, 'whole safetensors file')}, {dtypes}",
     )
     yield from _beside(role, section, folder)
+
+
+async def _endpoints(role: str, section: Served) -> Finding:
+    """Servers that run already are asked what they serve, and for nothing else."""
+    urls, where = ", ".join(section.endpoints), f"models.toml [{role}].endpoints"
+    try:
+        servers = Endpoints(section.endpoints, read_key(section, role), give_up_seconds=0)
+    except ConfigError as wrong:
+        return of_error(role, wrong)
+    try:
+        model = await servers.find_model(section.served_name, where)
+    except ConfigError as wrong:
+        return of_error(role, wrong)
+    except StageError as silent:  # they may be started later
+        return Finding("warn", role, f"no answer now: {silent.where}", "start them before the run")
+    finally:
+        await servers.close()
+    if away := [one.url for one in servers.all if one.is_away]:
+        said = f"{model['id']} at {urls}; no answer now from {', '.join(away)}"
+        return Finding("warn", role, said, "the others do its work until it is back")
+    return Finding("pass", role, f"{model['id']}, served at {urls}")
 
 
 def _dtypes(folder: Path) -> set[str]:

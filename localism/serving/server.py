@@ -85,7 +85,7 @@ async def _external(context: Context, role: str, stage: str, known_as: str) -> C
     section, table = context.config.served(role), table_of(context, role)
     limit = _limit(context, stage, section, len(section.endpoints))
     note = partial(_note, context, role, stage)
-    key, patience = _read_key(section, table), section.start_timeout_seconds
+    key, patience = read_key(section, table), section.start_timeout_seconds
     endpoints = Endpoints(section.endpoints, key, patience, note=note)
     urls = [endpoint.url for endpoint in endpoints.all]
     context.store.event("endpoints_used", stage, role=role, urls=urls)
@@ -127,7 +127,8 @@ def _open_files() -> int:
     return max(soft, wanted)
 
 
-def _read_key(section: Served, table: str) -> str:
+def read_key(section: Served, table: str) -> str:
+    """The endpoints' API key; empty where none is configured. ConfigError for no such file."""
     if not section.api_key_file:
         return ""
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import tmpfs
 from click.testing import CliRunner
+from stubs import stub
 
 from localism.cli.main import cli
 from localism.doctor import files, findings, machine
@@ -22,6 +23,8 @@ from localism.gpus import Device, Gpus, of_devices
 from localism.models_toml import validate
 from localism.paths import embedded
 from localism.serving import memory
+
+__all__ = ["stub"]
 
 H100 = 80 * 2**30
 LLAMA_8B = {
@@ -475,3 +478,19 @@ def test_a_tensor_parallel_size_that_does_not_divide_the_model_is_found_on_a_cpu
     config = config_of(teacher={"tensor_parallel": 5})
     every = list(machine.check(config, tmp_path))
     assert any(f.status == "fail" and "cannot be divided by 5" in f.found for f in every)
+
+
+def test_endpoints_are_asked_what_they_serve(stub):
+    server, gone = stub(), stub()
+    gone.go_down()
+
+    def told(*urls: str, **more: str) -> findings.Finding:
+        teacher = {"path": "", "endpoints": list(urls), **more}
+        return found(files.check(config_of(teacher=teacher)), "teacher")
+
+    assert told(server.url).status == "pass" and "stub" in told(server.url).found
+    slip = told(server.url, served_name="stab")
+    assert slip.status == "fail" and "stub" in slip.fix
+    assert told(gone.url).status == "warn"
+    both = told(server.url, gone.url)
+    assert both.status == "warn" and f"no answer now from {gone.url}" in both.found
