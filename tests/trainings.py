@@ -158,14 +158,14 @@ def tokenize_all(folder: Path) -> None:
             continue
         data, trainer = built.train, built.trainer
         seen[kind] = {
-            "counts": {"examples": len(data.rows), "dropped": data.dropped, "cut": data.cut},
+            "counts": {"examples": data.table.num_rows, "dropped": data.dropped, "cut": data.cut},
             "batches": [
                 {name: value.tolist() for name, value in batch.items() if hasattr(value, "tolist")}
                 for batch in trainer.get_train_dataloader()
             ],
         }
         if job.packing:
-            ids = data.rows[0]["input_ids"]
+            ids = data.table["input_ids"][0].as_py()
             seen[kind]["boundaries"] = check_boundaries(trainer, ids) or "kept"
             trainer.data_collator.padding_free = False  # rows without their boundaries
             with pytest.raises(ConfigError) as refused:
