@@ -142,7 +142,8 @@ def render(facts: dict[str, Any]) -> str:
     refused = tables.number_of(facts["refused_connections"], "connection")
     hosts = facts["allowed_hosts"]
     allowed = ", ".join(hosts or ["nothing" if hosts == [] else "(recipe.json can't be read)"])
-    lines += ["", f"{refused} refused by the air gap; allowed beside this machine: {allowed}"]
+    lines += ["", f"{refused} refused by the air gap"]
+    lines.append(tables.filled(f"allowed beside this machine: {allowed}"))
     return "\n".join(lines)
 
 
