@@ -37,8 +37,8 @@ from engines import _Run, embedded_config  # noqa: E402
 from pipeline import LIMIT_SECONDS, run_all  # noqa: E402
 
 from localism import __version__, lock, reader  # noqa: E402
+from localism.processes import session_processes  # noqa: E402
 from localism.records import STAGES  # noqa: E402
-from localism.serving.processes import session_processes  # noqa: E402
 from localism.serving.server import serve  # noqa: E402
 
 TINY = (

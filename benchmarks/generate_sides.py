@@ -15,10 +15,10 @@ from typing import Any
 
 from generate_load import Load, Request
 
+from localism.processes import session_processes
 from localism.records import Sampling
 from localism.serving.client import Client, Conversation
 from localism.serving.load import QUEUED
-from localism.serving.processes import session_processes
 
 HERE = Path(__file__).parent
 

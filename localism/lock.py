@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 from localism.errors import UsageError
+from localism.processes import boot, started
 from localism.progress import duration
 from localism.records import LOCK
 
@@ -64,12 +65,12 @@ class Holder:
     @property
     def is_elsewhere(self) -> bool:
         """Whether it ran on another machine, or on this one before it was started anew."""
-        return bool(self.boot) and self.boot != _boot()
+        return bool(self.boot) and self.boot != boot()
 
     @property
     def is_gone(self) -> bool:
         """Whether this machine, where it ran, has no such process any more."""
-        return bool(self.boot) and not self.is_elsewhere and _started(self.pid) != self.started
+        return bool(self.boot) and not self.is_elsewhere and started(self.pid) != self.started
 
 
 @contextmanager
@@ -212,7 +213,7 @@ def _beat(lock: int, is_over: threading.Event) -> None:
 def _ourselves() -> Holder:
     pid = os.getpid()
     command = shlex.join(["localism", *sys.argv[1:]])[:SHOWN_CHARACTERS]
-    return Holder(socket.gethostname(), _boot(), pid, _started(pid), _user(), command)
+    return Holder(socket.gethostname(), boot(), pid, started(pid), _user(), command)
 
 
 def _user() -> str:
@@ -220,16 +221,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # an id without a name, as in containers
         return str(os.getuid())
-
-
-def _boot() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def _started(pid: int) -> int:
-    """When a process began, in clock ticks since boot; 0 when there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    return int(stat.rpartition(")")[2].split()[19])

@@ -13,6 +13,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from localism import weights
+from localism.errors import LocalismError
+
 MACHINES = "machines"
 """Folder of a run that holds these files."""
 POLL_SECONDS = 0.5
@@ -68,6 +71,21 @@ def _version(library: str) -> str:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return "none"
+
+
+def stands_against(theirs: Mapping[str, str], model: str, fingerprint: str, role: str) -> str:
+    """Why this machine can't work on the run's: its versions, or its copy of a model; or empty.
+
+    `role`: what the model is, in words.
+    """
+    if differs := other_versions(theirs):
+        return differs
+    try:
+        if weights.fingerprint(Path(model)) != fingerprint:
+            return f"another model, or none, lies in {model}"
+    except (OSError, LocalismError) as error:
+        return f"the {role} in {model} can't be read: {error}"
+    return ""
 
 
 def other_versions(theirs: Mapping[str, str]) -> str:

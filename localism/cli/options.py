@@ -96,6 +96,12 @@ class TrialOptions(NamedTuple):
 
 
 TRIAL_SECONDS = 60.0
+seconds_option = click.option(
+    "--seconds",
+    type=Positive(),
+    metavar="N",
+    help=f"Of the trial.  [default: {TRIAL_SECONDS:.0f}]",
+)
 
 
 def trial_options(stage: str) -> Any:
@@ -110,12 +116,7 @@ def trial_options(stage: str) -> Any:
             help="Try the plan for a minute and predict the "
             "hours, tokens and kWh of the rest; what the trial writes counts.",
         )
-        @click.option(
-            "--seconds",
-            type=Positive(),
-            metavar="N",
-            help=f"Of the trial.  [default: {TRIAL_SECONDS:.0f}]",
-        )
+        @seconds_option
         @click.option(
             "--watts",
             type=Positive(),

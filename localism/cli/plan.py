@@ -14,6 +14,7 @@ from localism.cli.options import (
     models_option,
     overrides_option,
     run_option,
+    seconds_option,
 )
 
 if TYPE_CHECKING:
@@ -35,12 +36,7 @@ if TYPE_CHECKING:
     help="Start the teacher and try the plan for a minute first; a run that has mixes keeps what "
     "that writes, any other is tried with made-up skills.",
 )
-@click.option(
-    "--seconds",
-    type=Positive(),
-    metavar="N",
-    help=f"Of the trial.  [default: {TRIAL_SECONDS:.0f}]",
-)
+@seconds_option
 @click.option("--budget-hours", "budget", type=Positive(), metavar="H", help="How far these go.")
 @click.option("--watts", type=Positive(), metavar="N", help="Power to count kWh with.")
 @click.option("--json", "as_json", is_flag=True, help="The plan as one JSON object.")

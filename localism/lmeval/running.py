@@ -28,8 +28,8 @@ from localism.lmeval.scores import TaskScore, not_run, scores
 from localism.lmeval.staging import StagedTask
 from localism.lmeval.tasks import HARNESS, TASKS
 from localism.offline import child_environment
+from localism.processes import kill_session
 from localism.records import stable_id
-from localism.serving.processes import kill_session
 
 POLL_SECONDS = 0.5
 LOG_LINES = 6

@@ -24,13 +24,13 @@ from localism.context import Context
 from localism.errors import LocalismError, StageError
 from localism.gpus import VISIBLE, Gpus, find_gpus
 from localism.paths import embedded
+from localism.processes import end_leftover, kill_session, write_record
 from localism.records import stable_id
 from localism.serving import keeper
 from localism.serving.failures import engine_error, log_since
 from localism.serving.handover import Handover
 from localism.serving.memory import needed
 from localism.serving.placement import Placement, over_machines, place
-from localism.serving.processes import end_leftover, kill_session, write_record
 from localism.serving.ray_cluster import Cluster
 
 ENTRY = "vllm.entrypoints.launchers.api_server.entry"

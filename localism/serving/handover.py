@@ -15,7 +15,7 @@ from pathlib import Path
 from localism.context import Context
 from localism.errors import MachineError
 from localism.gpus import MEBIBYTE, Device, Gpus, Holder, list_devices, list_holders
-from localism.serving.processes import kill, leftovers, owner_of, uses_gpu
+from localism.processes import kill, leftovers, owner_of, uses_gpu
 
 LIMIT_SECONDS = 60.0
 LOOK_SECONDS = 1.0

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from localism.config import Served
 from localism.errors import ConfigError, MachineError
-from localism.gpus import Gpus
+from localism.gpus import Gpus, gigabytes
 from localism.serving.memory import OVERHEAD_BYTES, Needed
 
 # An instruction and its answer, as instruction-tuned models write them. What is longer waits or is
@@ -101,9 +101,9 @@ def over_machines(need: Needed | None, section: Served, gpus: Gpus, table: str) 
     if need and not fits and not section.engine_arguments:
         raise MachineError(
             f"weights and the longest conversation do not fit on {tensor * pipeline} GPUs",
-            where=f"models.toml [{table}].nodes = {nodes}: weights {_gigabytes(need.weights)}, "
-            f"one conversation of {need.longest:,} tokens {_gigabytes(need.conversation)}, GPUs of "
-            f"{_gigabytes(gpus.memory or 0)}",
+            where=f"models.toml [{table}].nodes = {nodes}: weights {gigabytes(need.weights)}, "
+            f"one conversation of {need.longest:,} tokens {gigabytes(need.conversation)}, GPUs of "
+            f"{gigabytes(gpus.memory or 0)}",
             fix=f"more machines: [{table}].nodes; or quantised weights, or a lower max_model_len",
         )
     return found
@@ -264,7 +264,7 @@ def _told(room: Room, size: int, said: str) -> str:
     tokens = room.tokens(size)
     if room.usable is None or tokens is None:
         return said
-    each = f"weights {_gigabytes(room.need.weights / size)} of the {_gigabytes(room.usable)} usable"
+    each = f"weights {gigabytes(room.need.weights / size)} of the {gigabytes(room.usable)} usable"
     cache = "" if tokens == NO_END else f", cache for {max(0, tokens):,} tokens a copy"
     return f"{said}: {each} on each GPU{cache}"
 
@@ -299,9 +299,9 @@ def _too_small(room: Room, tensor: int, table: str, sizes: str = "") -> MachineE
     assert usable is not None and tokens is not None
     on = f"{tensor} GPU{'s' if tensor > 1 else ''}"
     where = (
-        f"models.toml [{table}]: weights {_gigabytes(need.weights)}, one conversation of "
-        f"{need.longest:,} tokens {_gigabytes(need.conversation)}; usable on each GPU "
-        f"{_gigabytes(max(0, usable))} of {_gigabytes(room.gpus.memory or 0)} "
+        f"models.toml [{table}]: weights {gigabytes(need.weights)}, one conversation of "
+        f"{need.longest:,} tokens {gigabytes(need.conversation)}; usable on each GPU "
+        f"{gigabytes(max(0, usable))} of {gigabytes(room.gpus.memory or 0)} "
         f"(gpu_memory_utilization = {room.section.gpu_memory_utilization})"
     )
     if tokens < 0:
@@ -320,7 +320,7 @@ def _too_small(room: Room, tensor: int, table: str, sizes: str = "") -> MachineE
 def _enough(room: Room) -> str:
     """4 GPUs of 85.9 GB."""
     enough = next((size for size in room.sizes(MANY_GPUS) if room.fits(size)), None)
-    alike = f"GPUs of {_gigabytes(room.gpus.memory or 0)}"
+    alike = f"GPUs of {gigabytes(room.gpus.memory or 0)}"
     return f"{enough} {alike}" if enough else f"larger GPUs than {alike[8:]}"
 
 
@@ -348,7 +348,3 @@ def _copies(room: Room, tensor: int, table: str, conversations: int | None) -> t
         fewer = max(n for n in possible if n <= max(1, filled))
         return fewer, f"{conversations:,} conversations fill no more copies"
     return copies, ""
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB"

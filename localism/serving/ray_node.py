@@ -13,8 +13,8 @@ from pathlib import Path
 
 from localism import egress, offline
 from localism.errors import MachineError
+from localism.processes import kill_session
 from localism.serving import keeper
-from localism.serving.processes import kill_session
 from localism.serving.ray_call import RayCall
 
 # vLLM passes its tensors by other ways; Ray would take a third of the machine's memory.

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from localism import lock, machines, offline, weights
-from localism.errors import LocalismError, MachineError
+from localism import lock, machines, offline
+from localism.errors import MachineError
 from localism.machines import POLL_SECONDS, SAME, SignIn
 from localism.records import LOCK
 from localism.serving import ray_call, ray_node
@@ -24,7 +24,7 @@ def take_part(run_folder: Path, call: RayCall, say: Callable[[str], None]) -> in
     """
     folder = ray_call.folder(run_folder)
     name = f"{socket.gethostname()}-{os.getpid()}"
-    problem = stands_against(call)
+    problem = machines.stands_against(call.versions, call.model, call.fingerprint, "model")
     machines.sign_in(folder, SignIn(call.nonce, name, problem))
     if problem:
         raise MachineError(
@@ -58,15 +58,3 @@ def take_part(run_folder: Path, call: RayCall, say: Callable[[str], None]) -> in
 def is_abandoned(run_folder: Path) -> bool:
     """Whether the run's process was killed: its call stands, and it is silent."""
     return (run_folder / LOCK).exists() and lock.silence(run_folder) > lock.ALIVE_SECONDS
-
-
-def stands_against(call: RayCall) -> str:
-    """Why this machine can't join; empty when it can."""
-    if differs := machines.other_versions(call.versions):
-        return differs
-    try:
-        if weights.fingerprint(Path(call.model)) != call.fingerprint:
-            return f"another model, or none, lies in {call.model}"
-    except (OSError, LocalismError) as error:
-        return f"the model in {call.model} can't be read: {error}"
-    return ""

@@ -18,10 +18,10 @@ from localism.context import GRACE_SECONDS, Context
 from localism.errors import LocalismError, OutOfTime, StageError
 from localism.gpus import Gpus, find_gpus
 from localism.offline import child_environment
+from localism.processes import session_processes
 from localism.records import stable_id
 from localism.serving.handover import Handover
 from localism.serving.keeper import LOG_BYTES, rotate
-from localism.serving.processes import session_processes
 from localism.stages.train_machines import gathered
 from localism.stages.train_plan import MEMORY_SHARE
 from localism.training import beats, launch

@@ -16,7 +16,7 @@ from localism import weights
 from localism.config import Config, Train
 from localism.context import Context
 from localism.errors import ConfigError, MachineError
-from localism.gpus import Gpus, find_gpus
+from localism.gpus import Gpus, find_gpus, gigabytes
 from localism.offline import child_environment
 from localism.paths import embedded
 from localism.records import stable_id
@@ -232,15 +232,15 @@ def derive_micro_batch(
     room = MEMORY_SHARE * gpus.memory - fixed
     if room <= 0:
         raise MachineError(
-            f"training needs {_gigabytes(fixed)} on each GPU for weights, gradients and optimizer,"
-            f" and {_gigabytes(MEMORY_SHARE * gpus.memory)} of each are to be used",
-            where=f"{devices} x {_gigabytes(gpus.memory)}, [train].method = {section.method!r}",
+            f"training needs {gigabytes(fixed)} on each GPU for weights, gradients and optimizer,"
+            f" and {gigabytes(MEMORY_SHARE * gpus.memory)} of each are to be used",
+            where=f"{devices} x {gigabytes(gpus.memory)}, [train].method = {section.method!r}",
             fix="more GPUs, a smaller student, or [train].method = 'lora'",
         )
     length = min(section.max_length, shape.positions or section.max_length)
     most = int(room / (length * token_bytes(shape, section.gradient_checkpointing, devices)))
     found = largest_divisor(share, max(1, most))
-    return found, f" (of {_gigabytes(gpus.memory)}, {_gigabytes(fixed)} hold weights and optimizer)"
+    return found, f" (of {gigabytes(gpus.memory)}, {gigabytes(fixed)} hold weights and optimizer)"
 
 
 def largest_divisor(number: int, limit: int) -> int:
@@ -337,9 +337,9 @@ def check_disk(job: Job, epochs_done: int) -> None:
     free = shutil.disk_usage(job.checkpoints).free
     if needed > free:
         raise MachineError(
-            f"{left} checkpoints need {_gigabytes(needed)} and {_gigabytes(free)} are free",
+            f"{left} checkpoints need {gigabytes(needed)} and {gigabytes(free)} are free",
             where=job.checkpoints,
-            fix=f"free {_gigabytes(needed - free)}, use a larger disk, or train fewer epochs",
+            fix=f"free {gigabytes(needed - free)}, use a larger disk, or train fewer epochs",
         )
 
 
@@ -358,7 +358,3 @@ def resume_bytes(job: Job) -> int:
         return 0
     shares_file = job.weights_dtype == "float32" and not job.sharded
     return ADAM if shares_file else ADAM + FLOAT32
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB"

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from localism import egress, machines, weights
-from localism.errors import LocalismError, MachineError
+from localism import egress, machines
+from localism.errors import MachineError
 from localism.gpus import find_gpus
 from localism.machines import LEAVE_SECONDS, POLL_SECONDS, SAME, SignIn
 from localism.offline import child_environment
@@ -57,13 +57,9 @@ def stands_against(call: Call) -> str:
     """Why this machine can't take part in a training; empty when it can."""
     if not Path(call.job).exists():
         return f"there is no {call.job} here"
-    if differs := machines.other_versions(call.versions):
-        return differs
-    try:
-        if weights.fingerprint(Path(call.model)) != call.fingerprint:
-            return f"another model, or none, lies in {call.model}"
-    except (OSError, LocalismError) as error:
-        return f"the student in {call.model} can't be read: {error}"
+    compared = (call.versions, call.model, call.fingerprint, "student")
+    if problem := machines.stands_against(*compared):
+        return problem
     gpus = find_gpus(os.environ).number
     if call.device == "cuda" and gpus < call.processes:
         return f"it has {gpus} GPUs and the run's machine {call.processes}"

@@ -15,10 +15,10 @@ from engines import NewContext, behind_endpoints, embedded_config
 from test_generate import plan
 
 from localism.paths import embedded
+from localism.processes import session_processes
 from localism.records import Sampling
 from localism.run import check_books
 from localism.serving.client import Client
-from localism.serving.processes import session_processes
 from localism.serving.server import serve
 from localism.stages import generate
 

@@ -19,6 +19,7 @@ from engines import NewContext, ServedTeacher, behind_endpoints, embedded_config
 from localism import weights
 from localism.errors import ConfigError, StageError
 from localism.paths import embedded
+from localism.processes import session_processes
 from localism.records import Reply, Sampling, stable_id
 from localism.serving import endpoint as endpoint_module
 from localism.serving import endpoints as endpoints_module
@@ -26,7 +27,6 @@ from localism.serving import heartbeat
 from localism.serving import pulse as pulse_module
 from localism.serving.client import Client, RequestFailed
 from localism.serving.crew import beside, for_each
-from localism.serving.processes import session_processes
 from localism.serving.server import serve
 
 pytestmark = pytest.mark.component

@@ -1,7 +1,9 @@
 """The client against a small HTTP server that misbehaves as told: what is retried, and what not."""
 
 import asyncio
+import contextlib
 import re
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from stubs import SHORT, Stub, say, short_waits, stub, with_client
 
 from localism.errors import ConfigError, StageError
+from localism.serving import endpoint as endpoint_module
 from localism.serving import endpoints as endpoints_module
 from localism.serving.client import Client, RequestFailed
 from localism.serving.crew import for_each
@@ -301,3 +304,26 @@ def test_the_first_exception_of_for_each_cancels_the_rest_and_propagates():
     with pytest.raises(RequestFailed, match="three"):
         asyncio.run(for_each(range(100), work, in_flight=4))
     assert cancelled == [0, 1, 2]
+
+
+def test_a_request_that_never_reached_its_server_is_not_charged(monkeypatch):
+    monkeypatch.setattr(endpoint_module, "CONNECT_SECONDS", 0.3)
+    body = {"model": "stub", "messages": [], "max_tokens": 1}
+
+    async def ask(url: str) -> None:
+        servers = endpoints_module.Endpoints((url,), "", 900)
+        try:
+            await servers.send(body, 1, 1.0)
+        finally:
+            await servers.close()
+
+    with contextlib.ExitStack() as open_sockets:
+        full = open_sockets.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # nobody takes these up, and there is room for no more
+            waiting = open_sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        with pytest.raises(endpoints_module.Away):
+            asyncio.run(ask(f"http://127.0.0.1:{full.getsockname()[1]}/v1"))

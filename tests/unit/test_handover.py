@@ -15,11 +15,12 @@ import pytest
 from engines import NewContext
 
 from localism import gpus as gpus_module
+from localism import processes
 from localism.context import Context
 from localism.errors import MachineError
 from localism.gpus import Device, find_gpus, of_devices
 from localism.offline import child_environment
-from localism.serving import engine, handover, processes
+from localism.serving import engine, handover
 from localism.serving.handover import Handover
 from localism.stages import train, train_child, train_plan
 from localism.training.sets import main_training

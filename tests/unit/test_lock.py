@@ -18,6 +18,7 @@ import pytest
 
 from localism import lock
 from localism.errors import UsageError
+from localism.processes import boot
 from localism.store import Store
 
 # Takes the lock, says so, and keeps it until stdin ends or it is killed.
@@ -72,7 +73,7 @@ def test_a_holder_is_named_with_its_command_and_its_last_sign_of_life(folder, sa
             with lock.held(folder, said.append):
                 pass
         named = lock.holder(folder)
-        assert named.pid == child.pid and named.boot == lock._boot() and not named.is_gone
+        assert named.pid == child.pid and named.boot == boot() and not named.is_gone
         assert named.host == os.uname().nodename and named.command.startswith("localism ")
     finally:
         child.communicate("")
@@ -93,7 +94,7 @@ def test_a_lock_that_outlives_its_process_says_what_holds_it(folder, said):
     """As a child that inherited the file."""
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
                           capture_output=True, text=True)  # fmt: skip
-    elsewhere(folder, boot=lock._boot(), pid=int(dead.stdout), started=7)
+    elsewhere(folder, boot=boot(), pid=int(dead.stdout), started=7)
     with (folder / lock.LOCK).open() as inherited:
         fcntl.flock(inherited, fcntl.LOCK_EX)
         with pytest.raises(UsageError, match="which has ended") as refused:

@@ -156,7 +156,8 @@ def test_a_machine_that_differs_signs_in_with_what_stands_against_it(tmp_path, c
     with pytest.raises(MachineError, match=problem):
         worker.serve_once(tmp_path, call.nonce, lambda line: None)
     (answer,) = machines.signed_in(ray_call.folder(tmp_path), call.nonce)
-    assert answer.problem == ray_worker.stands_against(call)
+    compared = (call.versions, call.model, call.fingerprint, "model")
+    assert answer.problem == machines.stands_against(*compared)
 
 
 # ---- the cluster ---------------------------------------------------------------------------

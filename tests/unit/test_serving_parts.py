@@ -15,10 +15,10 @@ from engines import embedded_config
 
 from localism.errors import ConfigError
 from localism.paths import embedded
+from localism.processes import end_leftover, session_processes, write_record
 from localism.serving import engine, keeper
 from localism.serving.failures import engine_error, log_since
 from localism.serving.guard import Guard
-from localism.serving.processes import end_leftover, session_processes, write_record
 from localism.serving.swap import check_fits, end_tokens
 
 # Lines as vLLM 0.32 and torch print them.
@@ -233,11 +233,11 @@ def test_a_log_that_grows_is_rotated_and_no_line_is_lost_or_torn(small_logs: Pat
 
 def test_a_gpu_engine_gets_its_gpus_and_no_eager_mode(monkeypatch, new_context):
     monkeypatch.setattr(engine, "engine_kind", lambda table: "gpu")
-    table = {"tensor_parallel": 4, "data_parallel": 2, "gpu_memory_utilization": 0.8}
+    table = {"tensor_parallel": 2, "data_parallel": 2, "gpu_memory_utilization": 0.8}
     context = new_context(embedded_config(teacher=table))
     command = engine.Engine(context, "judge", "curate").command()
     for words in (
-        ["--tensor-parallel-size", "4"],
+        ["--tensor-parallel-size", "2"],
         ["--data-parallel-size", "2"],
         ["--gpu-memory-utilization", "0.8"],
         ["--served-model-name", "judge"],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from engines import NewContext, embedded_config
 
-from localism import machines, slurm
+from localism import machines, slurm, weights
 from localism import worker as helping
 from localism.config import Config
 from localism.context import Context
@@ -133,7 +133,7 @@ def call_of(context: Context, **changes: Any) -> calls.Call:
     file = context.folder.resolve() / "train/job.json"
     call = calls.Call(
         "n", str(file), "here:1", 1, "cpu", job.model,
-        worker.weights.fingerprint(Path(job.model)), machines.versions(calls.LIBRARIES),
+        weights.fingerprint(Path(job.model)), machines.versions(calls.LIBRARIES),
     )  # fmt: skip
     return replace(call, **changes)
 

@@ -165,14 +165,24 @@ def _line(every: dict[int, _Process], pid: int) -> list[int]:
     return line
 
 
-def _boot() -> str:
+def boot() -> str:
+    """Of this kernel, since it was started: tells machines of one name apart."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def started(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0 when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def write_record(record: Path, session: int) -> None:
     """Note which processes are ours, for the next start after a kill -9."""
-    started = next((p.started for p in _processes() if p.pid == session), 0)
-    record.write_text(json.dumps({"session": session, "started": started, "boot": _boot()}))
+    noted = {"session": session, "started": started(session), "boot": boot()}
+    record.write_text(json.dumps(noted))
 
 
 def end_leftover(record: Path) -> None:
@@ -190,6 +200,6 @@ def end_leftover(record: Path) -> None:
         for p in _processes()
         if p.session == noted["session"] and p.started >= noted["started"] and not p.is_zombie
     ]
-    if noted["boot"] == _boot() and any("vllm" in p.command.lower() for p in members):
+    if noted["boot"] == boot() and any("vllm" in p.command.lower() for p in members):
         kill_session(noted["session"])
     record.unlink(missing_ok=True)
