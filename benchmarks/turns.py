@@ -39,8 +39,7 @@ from localism.store import Store, now  # noqa: E402
 TURNS_A_MIX = 3
 SKILLS = 1_200
 WORDS_A_TEXT = 90
-# Turns before growth counts: DuckDB holds the last row group of a table, 122,880 rows, in memory
-# whenever it writes more of it, so memory rises until the first of them is full.
+# Turns before growth counts: by then 128 MiB of pages are in DuckDB's cache, and it keeps no more.
 WARM_UP = 130_000
 INTERRUPTED = 130
 DRAWN = random.Random(0)

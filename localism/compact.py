@@ -8,15 +8,12 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from localism import lock
 from localism.errors import ConfigError, MachineError, StageError
 from localism.reader import CORPUS
-from localism.store import SETTINGS, open_for_writing
-
-if TYPE_CHECKING:
-    import duckdb
+from localism.store import READING, WRITING, attached, open_for_writing
 
 COPY = f"{CORPUS}.compacting"
 # Sums of row hashes: the same rows, each as often, in any order.
@@ -98,27 +95,15 @@ def _fold_in_log(corpus: Path) -> None:
     assert not corpus.with_name(f"{CORPUS}.wal").exists(), "the log would not fit the new file"
 
 
-def _connect(corpus: Path, copy: Path, options: str) -> "duckdb.DuckDBPyConnection":
-    """Both files attached, as old and new."""
-    import duckdb
-
-    # A corpus touches no other file; this connection is no corpus and has to attach two.
-    connection = duckdb.connect(config={**SETTINGS, "enable_external_access": "true"})
-    for path, name, how in ((corpus, "old", "(READ_ONLY)"), (copy, "new", options)):
-        quoted = str(path).replace("'", "''")
-        connection.execute(f"ATTACH '{quoted}' AS {name} {how}")
-    return connection
-
-
 def _copy(corpus: Path, copy: Path) -> None:
-    with _connect(corpus, copy, "") as connection:
+    with attached(new=(copy, WRITING), old=(corpus, READING)) as connection:
         connection.execute("COPY FROM DATABASE old TO new")
         connection.execute("CHECKPOINT new")
 
 
 def _verify(corpus: Path, copy: Path) -> tuple[int, int]:
     """Tables and rows, read back from the disk; StageError where the copy differs."""
-    with _connect(corpus, copy, "(READ_ONLY)") as connection:
+    with attached(new=(copy, READING), old=(corpus, READING)) as connection:
         schemas = [connection.execute(_SCHEMA, [name, name]).fetchall() for name in ("old", "new")]
         tables = [name for kind, name, _ in schemas[0] if kind == "table"]
         sums = [

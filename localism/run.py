@@ -25,7 +25,7 @@ from localism.recipe import (
     write_recipe,
 )
 from localism.records import STAGES, SuiteOptions, stable_id
-from localism.store import Store, now
+from localism.store import READING, WRITING, Store, attached, now
 from localism.training.sets import MAIN, Training, examples
 
 RUNS = Path("runs")
@@ -342,17 +342,10 @@ def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> t
 
 
 def _carry_turns(old: Path, new: Path) -> int:
-    import duckdb
-
     Store(new).close()
-    with duckdb.connect(str(new)) as connection:
-        connection.execute(f"ATTACH '{_quoted(old)}' AS old (READ_ONLY)")
+    with attached(new=(new, WRITING), old=(old, READING)) as connection:
         connection.execute("INSERT INTO turn BY NAME SELECT * FROM old.turn")
         (carried,) = connection.execute("SELECT count(*) FROM turn").fetchone() or (0,)
     with Store(new) as store:
         store.event("forked", parent=old.parent.name, turns=carried)
     return int(carried)
-
-
-def _quoted(path: Path) -> str:
-    return str(path).replace("'", "''")

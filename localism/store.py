@@ -36,6 +36,11 @@ MEMORY_LIMIT = "25%"
 # and the system caches the file as well: a million turns are a gigabyte. More than this is let go.
 CACHE_BYTES = 128 << 20
 LET_GO_SECONDS = 30.0
+# DuckDB holds a table's last row group in memory whenever it writes more of the table: with its own
+# 122,880 rows a group, hundreds of megabytes of texts for a moment (benchmarks/turns.py).
+ROW_GROUP_ROWS = 16_384
+WRITING = f"(ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
+READING = "(READ_ONLY)"
 # The corpus touches no file but its own, whatever SQL reaches it, and fetches no extension.
 SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false",
@@ -45,8 +50,8 @@ SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     # came back as 40,230 (ORDER BY beside sum() and a scalar subquery in WHERE).
     "disabled_optimizers": "compressed_materialization",
     "memory_limit": MEMORY_LIMIT,
-    # Every checkpoint writes the last row group of a table anew, up to 122,880 rows; four times
-    # fewer of them than by default take a fifth less CPU, and their peaks of memory stay low.
+    # Every checkpoint writes the last row group of a table anew: four times fewer of them than by
+    # default take a fifth less CPU.
     "checkpoint_threshold": "64MB",
 }
 _MEMORY = "SELECT tag, memory_usage_bytes FROM duckdb_memory()"
@@ -81,14 +86,33 @@ def not_a_corpus(path: Path, refused: duckdb.IOException) -> LocalismError | Non
     )
 
 
+def attached(**files: tuple[Path, str]) -> duckdb.DuckDBPyConnection:
+    """A connection to these files under these names, WRITING or READING each, and to no other.
+
+    The first is where a table without a name in front of it is.
+    """
+    first = next(iter(files))
+    settings: dict[str, Any] = {**SETTINGS, "enable_external_access": "true"}
+    settings |= {"allowed_configs": ["memory_limit"], "temp_directory": f"{files[first][0]}.tmp"}
+    connection = duckdb.connect(config=settings)
+    try:
+        for name, (path, how) in files.items():
+            quoted = str(path).replace("'", "''")
+            connection.execute(f"ATTACH '{quoted}' AS {name} {how}")
+        connection.execute(f"USE {first}")
+        connection.execute("SET enable_external_access = false")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def open_for_writing(path: Path) -> duckdb.DuckDBPyConnection:
     """Open for writing; a reader that holds the file for a moment is waited for."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            return duckdb.connect(
-                str(path), config={**SETTINGS, "allowed_configs": ["memory_limit"]}
-            )
+            return attached(corpus=(path, WRITING))
         except duckdb.IOException as locked:
             if damage := not_a_corpus(path, locked):
                 raise damage from None
@@ -134,10 +158,14 @@ class Store:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection = open_for_writing(path)
-        with self._explaining(), _undisturbed():
-            self._connection.execute(SCHEMA.read_text())
-            self._connection.execute("SET lock_configuration = true")
-            (latest,) = self._connection.execute(LATEST).fetchone() or (None,)
+        try:
+            with self._explaining(), _undisturbed():
+                self._connection.execute(SCHEMA.read_text())
+                self._connection.execute("SET lock_configuration = true")
+                (latest,) = self._connection.execute(LATEST).fetchone() or (None,)
+        except BaseException:
+            self._connection.close()
+            raise
         self._opened_at, self._opened = max(now(), latest or datetime.min), _uptime()
         self._told = datetime.min
         self._lock = threading.RLock()
@@ -256,7 +284,9 @@ class Store:
         """A second connection to the same file, for readers in other threads."""
         with self._lock:
             self.flush()
-            return self._connection.cursor()
+            cursor = self._connection.cursor()
+            cursor.execute("USE corpus")  # a connection of its own begins beside the files
+            return cursor
 
     def flush(self) -> None:
         """Write what is buffered as one transaction."""
