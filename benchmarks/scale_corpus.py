@@ -16,7 +16,7 @@ from localism.config import Config
 from localism.models_toml import load
 from localism.prompting.packs import packaged
 from localism.recipe import write_recipe
-from localism.store import Store
+from localism.store import WRITING, Store, attached
 
 TURNS_EACH = 5
 """Of a conversation: draft, rewrite, critique, refine, rewrite."""
@@ -121,7 +121,6 @@ def bulk(corpus: Path, maker: Maker, first: int, last: int) -> None:
 
     A compressor sees a hundred thousand rows at a time, and no two copies of a text among them.
     """
-    import duckdb
     import pyarrow
 
     def insert(connection: Any, table: str, rows: list[dict[str, Any]]) -> None:
@@ -129,7 +128,7 @@ def bulk(corpus: Path, maker: Maker, first: int, last: int) -> None:
         connection.register("batch", pyarrow.table(columns))
         connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch")
 
-    with duckdb.connect(str(corpus)) as connection:
+    with attached(corpus=(corpus, WRITING)) as connection:
         for start in range(first, min(last, MADE), BULK):
             made = list(maker.conversations(start, min(start + BULK, last, MADE)))
             insert(connection, "turn", [turn for turns, _ in made for turn in turns])
