@@ -161,8 +161,3 @@ def _lines(question: str) -> list[str]:
             fix="the driver hangs: look for Xid in `dmesg`, reset the GPU or reboot",
         ) from None
     return done.stdout.splitlines() if not done.returncode else []
-
-
-def gigabytes(size: float) -> str:
-    """Memory in messages about GPUs: 80.0 GB."""
-    return f"{size / 1e9:,.1f} GB"

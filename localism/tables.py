@@ -59,6 +59,11 @@ def number_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def gigabytes(size: float) -> str:
+    """Bytes as '1.5 GB'; what is less than a tenth of one in MB."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
+
+
 def aligned(
     columns: list[str],
     rows: list[list[Any]],

@@ -109,6 +109,8 @@ def _warn(licences: dict[str, Any]) -> None:
 
 def _told(facts: dict[str, Any]) -> str:
     """What was written, and what is asked of who publishes it."""
+    from localism import tables
+
     lines = []
     if facts["what"] != "model":
         counts = ", ".join(f"{row['examples']:,} {row['split']}" for row in facts["splits"])
@@ -117,7 +119,7 @@ def _told(facts: dict[str, Any]) -> str:
             f"{', '.join(facts['formats'])} as {' and '.join(facts['files'])}"
         )
     if facts["what"] != "data":
-        lines.append(f"{facts['checkpoint']}, {facts['bytes'] / 1e6:,.1f} MB")
+        lines.append(f"{facts['checkpoint']}, {tables.gigabytes(facts['bytes'])}")
     of = "data" if facts["what"] == "data" else "model"
     licence = facts["licences"][of]
     lines.append(f"licence of the {of}: {licence['name']}")

@@ -81,6 +81,7 @@ def pack(
     as_json: bool,
 ) -> None:
     """Everything a run needs into one folder: models, data, wheels, localism, and a manifest."""
+    from localism import tables
     from localism.packing import pack as packing
     from localism.packing import packer
     from localism.recipe import default_models
@@ -96,7 +97,7 @@ def pack(
     if as_json:
         click.echo(json.dumps(facts))
         return
-    click.echo(f"{folder}: {packed.files:,} files, {packed.bytes / 1e9:.2f} GB")
+    click.echo(f"{folder}: {packed.files:,} files, {tables.gigabytes(packed.bytes)}")
     if packed.left:
         shown = ", ".join(packed.left[:3]) + (", …" if len(packed.left) > 3 else "")
         click.echo(f"left behind, pickles and other formats: {shown}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from localism import licences, weights
 from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
-from localism.doctor.findings import Finding, gigabytes
+from localism.doctor.findings import Finding
 from localism.errors import ConfigError, LocalismError, StageError
 from localism.licence_terms import IDS, TERMS, by_id
 from localism.licences import Licence
@@ -22,7 +22,7 @@ from localism.serving.endpoints import Endpoints
 from localism.serving.server import read_key
 from localism.suites import prompts, staging
 from localism.suites.known import LM_EVAL
-from localism.tables import number_of
+from localism.tables import gigabytes, number_of
 from localism.toml_mistakes import likely
 
 # Of each source of seed data; the rest is read when extract starts.

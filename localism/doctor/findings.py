@@ -54,8 +54,3 @@ def render(findings: Sequence[Finding], width: int) -> str:
             wrapped = textwrap.wrap(f"fix: {finding.fix}", room, break_on_hyphens=False)
             lines += [" " * len(head) + line for line in wrapped]
     return "\n".join([*lines, counted(findings)]) + "\n"
-
-
-def gigabytes(size: float) -> str:
-    """1.5 GB; what is less than a tenth of one in MB."""
-    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"

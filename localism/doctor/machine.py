@@ -15,7 +15,7 @@ from pathlib import Path
 from localism import offline, weights
 from localism.config import Config, Served
 from localism.doctor import files
-from localism.doctor.findings import Finding, gigabytes
+from localism.doctor.findings import Finding
 from localism.errors import LocalismError
 from localism.gpus import Gpus, find_gpus, list_holders
 from localism.packing import wheels
@@ -34,6 +34,7 @@ from localism.stages.train_plan import (
     state_bytes,
     weight_bytes,
 )
+from localism.tables import gigabytes
 
 LOCKED = (
     "torch",

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from localism.errors import MachineError, UsageError
+from localism.tables import gigabytes
 
 SUMS = "SHA256SUMS"
 """In every export; `sha256sum -c SHA256SUMS` checks a copy."""
@@ -135,7 +136,7 @@ def _check_space(target: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if needed_bytes and needed_bytes + MARGIN_BYTES > free:
         raise MachineError(
-            f"the export needs {needed_bytes / 1e9:.2f} GB and {free / 1e9:.2f} GB are free",
+            f"the export needs {gigabytes(needed_bytes)} and {gigabytes(free)} are free",
             where=str(target.parent),
             fix="free some space there, or name a folder on another disk with --to",
         )

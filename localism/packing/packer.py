@@ -20,6 +20,7 @@ from localism import __version__
 from localism.errors import MachineError, StageError, UsageError
 from localism.packing.carry import BLOCK, FORMAT, JOURNAL, MANIFEST
 from localism.packing.contents import File
+from localism.tables import gigabytes
 
 SPARE_BYTES = 64 << 20
 OnFile = Callable[[str, int], None]
@@ -115,7 +116,7 @@ def _check_room(folder: Path, wanted: Iterable[File]) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise MachineError(
-            f"the pack needs {needed / 1e9:,.1f} GB more, and {free / 1e9:,.1f} GB are free",
+            f"the pack needs {gigabytes(needed)} more, and {gigabytes(free)} are free",
             where=str(folder),
             fix="name a folder on a larger disk with --to; what is copied already is kept",
         )
@@ -178,7 +179,7 @@ def split(folder: Path, size: int, on_part: OnFile) -> Path:
     needed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if needed + SPARE_BYTES > free:
         raise MachineError(
-            f"the parts need {needed / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free",
+            f"the parts need {gigabytes(needed)}, and {gigabytes(free)} are free",
             where=str(folder.parent),
             fix="carry the folder itself, or pack onto a larger disk",
         )

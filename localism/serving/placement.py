@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 from localism.config import Served
 from localism.errors import ConfigError, MachineError
-from localism.gpus import Gpus, gigabytes
+from localism.gpus import Gpus
 from localism.serving.memory import OVERHEAD_BYTES, Needed
+from localism.tables import gigabytes
 
 # An instruction and its answer, as instruction-tuned models write them. What is longer waits or is
 # computed again; with less room than this for each place of the batch, places stay empty.

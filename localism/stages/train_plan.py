@@ -16,11 +16,12 @@ from localism import weights
 from localism.config import Config, Train
 from localism.context import Context
 from localism.errors import ConfigError, MachineError
-from localism.gpus import Gpus, find_gpus, gigabytes
+from localism.gpus import Gpus, find_gpus
 from localism.offline import child_environment
 from localism.paths import embedded
 from localism.records import stable_id
 from localism.stages.train_machines import find_machines
+from localism.tables import gigabytes
 from localism.training.job import CHECKPOINTS, Job
 from localism.training.sets import Training
 

@@ -263,6 +263,7 @@ def test_how_the_engines_lie_on_the_gpus_is_told():
     assert list(said) == ["teacher", "student"], "the teacher judges"
     assert said["teacher"].startswith("tensor parallel 1, data parallel 8 (one GPU has room:")
     assert "60 conversations fill no more copies" in said["student"]
+    assert "weights 12.5 MB of the 74.1 GB usable" in said["teacher"], "and not 0.0 GB"
     found = text.facts(config_of(), H100, [], None, Power(10.0, "given"), None)
     assert f"teacher: {said['teacher'][:40]}" in " ".join(text.render(found).split())
     assert hardware.engines(config_of(), CPU) == {}

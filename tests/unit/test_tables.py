@@ -125,3 +125,11 @@ def test_csv_gives_every_text_back(rows):
 def test_a_table_without_columns_or_rows_is_still_a_table():
     assert lines(Table(["a"], []), 80) == ["a", "-", "0 rows"]
     assert lines(Table([], []), 80)[-1] == "0 rows"
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(12_463_872, "12.5 MB"), (99_999_999, "100.0 MB"), (1e8, "0.1 GB"), (85.9e9, "85.9 GB")],
+)
+def test_sizes_are_told_in_gigabytes_and_small_ones_in_megabytes(size, said):
+    assert tables.gigabytes(size) == said
