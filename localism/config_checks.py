@@ -5,7 +5,7 @@ stage would find after hours is found here.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +14,12 @@ from urllib.parse import urlsplit
 from localism import weights
 from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
-from localism.errors import ConfigError, raise_together
+from localism.errors import ConfigError
 from localism.paths import EMBEDDED, embedded
 from localism.prompting.packs import load_pack, pack_folder
 from localism.taxonomy import read_taxonomy
 from localism.toml_mistakes import likely
 
-MODELS = ("teacher", "judge", "student", "embedder")
 SHIPPED = ("teacher", "student", "minilm", "seeds.jsonl")
 TABLES = Config.model_fields.keys() - {"seed"}
 PARALLEL = {
@@ -191,95 +190,144 @@ def _of_numbers(config: Config) -> Iterator[Contradiction]:
 # ---- files -------------------------------------------------------------------------------------
 
 
-Check = Callable[[Config, Origin], None]
+Check = Callable[[Config, Origin], Iterator[ConfigError]]
 
 
-def check_files(config: Config, source: str, overrides: Sequence[str] = ()) -> None:
-    """Model folders, prompt pack, seed and benchmark files exist and are whole.
+class Part(NamedTuple):
+    """One thing of the disk that models.toml names, and how it is looked at."""
 
-    Raises ConfigError for the first that does not, with the others beside it. `source` and
-    `overrides` as in Origin.
+    key: str
+    """Dotted; what is wrong with the part makes this key wrong."""
+    check: Check
+    """Its mistakes; one that it raises is its last."""
+    needs: tuple[str, ...]
+    """Keys that must be right before it can be looked at."""
+
+
+def file_mistakes(
+    config: Config, origin: Origin, wrong: Collection[str] = ()
+) -> dict[str, list[ConfigError]]:
+    """What is wrong with model folders, prompt pack, seed and benchmark files, by dotted key.
+
+    Every part is looked at for itself. Left out is what builds upon a key that is wrong, be it one
+    of `wrong`, known from before, or one that was found here.
     """
-    origin = Origin(source, tuple(overrides))
-    _check_shipped(config, origin)
-    folders = [partial(_check_model, role) for role in ("teacher", "judge", "student")]
-    # The second group looks into what the first has found whole.
-    whole: tuple[Check, ...] = (*folders, _check_embedder, _check_pack)
-    for checks in (whole, (_check_lengths, _check_extract, _check_gates)):
-        mistakes = (_mistake_of(check, config, origin) for check in checks)
-        raise_together([mistake for mistake in mistakes if mistake])
+    found: dict[str, list[ConfigError]] = {}
+    for part in _parts(config):
+        if is_wrong({*wrong, *found}, *part.needs):
+            continue
+        if mistakes := list(_mistakes_of(part.check, config, origin)):
+            found.setdefault(part.key, []).extend(mistakes)
+    return found
 
 
-def _mistake_of(check: Check, config: Config, origin: Origin) -> ConfigError | None:
+def is_wrong(wrong: Collection[str], *keys: str) -> bool:
+    """Whether one of the keys, a table that it is in, or a part of it is among those wrong."""
+    return any(_is_in(one, key) or _is_in(key, one) for one in wrong for key in keys)
+
+
+def _is_in(key: str, other: str) -> bool:
+    return key == other or key.startswith((f"{other}.", f"{other}["))
+
+
+def _mistakes_of(check: Check, config: Config, origin: Origin) -> Iterator[ConfigError]:
     try:
-        check(config, origin)
+        yield from check(config, origin)
     except ConfigError as wrong:
-        return wrong
-    return None
+        yield from (wrong, *(one for one in wrong.beside if isinstance(one, ConfigError)))
 
 
-def _check_shipped(config: Config, origin: Origin) -> None:
+def _parts(config: Config) -> Iterator[Part]:
+    extract, benchmarks = config.extract, config.curate.benchmarks
+    for role in ("teacher", "judge", "student"):
+        path, length = f"{role}.path", f"{role}.max_model_len"
+        yield Part(path, partial(_check_model, role), (path, f"{role}.endpoints"))
+        yield Part(length, partial(_check_max_model_len, role), (path, length))
+    yield Part("embedder.path", _check_embedder, ("embedder.path",))
+    yield Part("prompts.pack", _check_pack, ("prompts.pack",))
+    asked = ("curate.gates", "curate.skills", "judge.kind", "extract.domain", "cluster")
+    yield Part("prompts.templates", _check_templates, ("prompts.pack", *asked))
+    for role, whose in (("teacher", "prompts.pack"), ("student", "student.max_tokens")):
+        needs = (f"{role}.path", f"{role}.max_model_len", whose)
+        yield Part(f"{role}.max_model_len", partial(_check_length, role), needs)
+    for number in range(len(extract.seeds)):
+        key = f"extract.seeds[{number}]"
+        yield Part(key, partial(_check_seeds, number), (key,))
+    yield Part("extract.taxonomy", _check_taxonomy, ("extract.taxonomy",))
+    for number in range(len(benchmarks)):
+        key = f"curate.benchmarks[{number}]"
+        yield Part(key, partial(_check_benchmark, number), (key,))
+    yield Part("student.tokenizer", _check_tokenizer, ("student.path", "curate.gates"))
+
+
+def _check_shipped(key: str, path: str, origin: Origin) -> None:
     """What is said to ship with localism does."""
-    paths = {f"{role}.path": getattr(config, role).path for role in MODELS}
-    paths |= {f"extract.seeds[{n}]": seeds.path for n, seeds in enumerate(config.extract.seeds)}
-    for key, path in paths.items():
-        name = path.removeprefix(EMBEDDED)
-        if path.startswith(EMBEDDED) and name not in SHIPPED:
-            raise ConfigError(
-                f"nothing called {name!r} ships with localism",
-                where=f"{origin.where(key)} = {path!r}",
-                fix=f"{likely(name, SHIPPED)}there are "
-                + ", ".join(f"{EMBEDDED}{name}" for name in SHIPPED),
-            )
+    name = path.removeprefix(EMBEDDED)
+    if path.startswith(EMBEDDED) and name not in SHIPPED:
+        raise ConfigError(
+            f"nothing called {name!r} ships with localism",
+            where=f"{origin.where(key)} = {path!r}",
+            fix=f"{likely(name, SHIPPED)}there are "
+            + ", ".join(f"{EMBEDDED}{name}" for name in SHIPPED),
+        )
 
 
-def _check_model(role: str, config: Config, origin: Origin) -> None:
+def _check_model(role: str, config: Config, origin: Origin) -> Iterator[ConfigError]:
     section: Served = getattr(config, role)
+    if section.api_key_file and not Path(section.api_key_file).is_file():
+        yield ConfigError(
+            "the file with the endpoints' API key does not exist",
+            where=f"{origin.where(f'{role}.api_key_file')} = {section.api_key_file!r}",
+            fix="give the path of a file that holds the key and nothing else",
+        )
     if section.path:
+        _check_shipped(f"{role}.path", section.path, origin)
         weights.check_model_folder(
             embedded(section.path),
             origin.where(f"{role}.path"),
             needs_chat_template=role != "student",
         )
-        _check_max_model_len(section, role, origin)
-    if section.api_key_file and not Path(section.api_key_file).is_file():
-        raise ConfigError(
-            "the file with the endpoints' API key does not exist",
-            where=f"{origin.where(f'{role}.api_key_file')} = {section.api_key_file!r}",
-            fix="give the path of a file that holds the key and nothing else",
-        )
 
 
-def _check_embedder(config: Config, origin: Origin) -> None:
+def _check_embedder(config: Config, origin: Origin) -> Iterator[ConfigError]:
+    _check_shipped("embedder.path", config.embedder.path, origin)
     folder = embedded(config.embedder.path)
     if not (folder / "modules.json").exists():
-        raise ConfigError(
+        yield ConfigError(
             "not a sentence-transformers folder (modules.json is missing)",
             where=f"{origin.where('embedder.path')} = {config.embedder.path!r}",
             fix="name the folder of a sentence-transformers model, or embedded:minilm",
         )
 
 
-def _check_max_model_len(section: Served, role: str, origin: Origin) -> None:
+def _check_max_model_len(role: str, config: Config, origin: Origin) -> Iterator[ConfigError]:
     """No max_model_len that vLLM would refuse when this model's turn comes."""
-    own, key = _positions(embedded(section.path)), f"{role}.max_model_len"
+    section, key = getattr(config, role), f"{role}.max_model_len"
     # Further arguments may stretch what a model reads, as rope scaling does.
-    if own and section.max_model_len and section.max_model_len > own:
-        if not section.engine_arguments:
-            raise ConfigError(
-                f"the {role} reads {own:,} tokens at most",
-                where=f"{origin.where(key, f'{role}.path')} = {section.max_model_len}",
-                fix=f"use up to {own}, or leave max_model_len away",
-            )
+    if not section.path or not section.max_model_len or section.engine_arguments:
+        return
+    own = _positions(embedded(section.path))
+    if own and section.max_model_len > own:
+        yield ConfigError(
+            f"the {role} reads {own:,} tokens at most",
+            where=f"{origin.where(key, f'{role}.path')} = {section.max_model_len}",
+            fix=f"use up to {own}, or leave max_model_len away",
+        )
 
 
-def _check_pack(config: Config, origin: Origin) -> None:
-    """The pack is whole and has a template for everything that will be asked of it."""
+def _check_pack(config: Config, origin: Origin) -> Iterator[ConfigError]:
+    """The pack is whole."""
     pack_folder(config.prompts.pack, origin.where("prompts.pack"))
+    load_pack(config.prompts.pack)
+    yield from ()
+
+
+def _check_templates(config: Config, origin: Origin) -> Iterator[ConfigError]:
+    """The pack has a template for everything that will be asked of it."""
     pack = load_pack(config.prompts.pack)
     gates, prompts_pack = config.curate.gates, "prompts.pack"
     if "skills" in gates and config.curate.skills == "judge" and not pack.has("shows_skill"):
-        raise ConfigError(
+        yield ConfigError(
             f"prompt pack {pack.name} cannot ask whether a skill is shown",
             where=f"{origin.where('curate.skills', prompts_pack)} = 'judge'",
             fix="add shows_skill.txt to the pack, or use skills = 'words', or leave the gate out",
@@ -287,45 +335,44 @@ def _check_pack(config: Config, origin: Origin) -> None:
     wanted = ["brevity", "junk"] + ["rate"] * (config.judge.kind == "letter")
     missing = [template for template in wanted if not pack.has(template)]
     if "shirker" in gates and missing:
-        raise ConfigError(
+        yield ConfigError(
             f"prompt pack {pack.name} cannot calibrate the gate for shirkers",
             where=f"{origin.where('curate.gates', prompts_pack)} holds 'shirker'",
             fix=f"add {missing[0]}.txt to the pack, or leave shirker out of gates",
         )
     if config.extract.domain and not pack.uses("topics", "domain"):
-        raise ConfigError(
+        yield ConfigError(
             f"prompt pack {pack.name} has no place for a domain",
             where=f"{origin.where('extract.domain', prompts_pack)} = {config.extract.domain!r}",
             fix="use a pack whose topics.txt mentions {{ domain }}, such as paper",
         )
     for setting, template in (("names", "cluster_name"), ("relabel", "relabel")):
         if getattr(config.cluster, setting) == "teacher" and not pack.has(template):
-            raise ConfigError(
+            yield ConfigError(
                 f"prompt pack {pack.name} has no {template}.txt",
                 where=f"{origin.where(f'cluster.{setting}', prompts_pack)} = 'teacher'",
                 fix="add the template to the pack, or leave that setting away",
             )
 
 
-def _check_lengths(config: Config, origin: Origin) -> None:
+def _check_length(role: str, config: Config, origin: Origin) -> Iterator[ConfigError]:
     """No reply is asked for that its model could not hold beside a prompt."""
-    pack = load_pack(config.prompts.pack)
-    replies = {turn.name: turn.sampling.max_tokens for turn in pack.turns}
-    replies["lists"] = pack.extract_sampling.max_tokens
-    longest = max(replies, key=lambda name: replies[name])
-    asked = {
-        "teacher": (replies[longest], f"{longest} of prompt pack {pack.name}", "prompts.pack"),
-        "student": (config.student.max_tokens, "student.max_tokens", "student.max_tokens"),
-    }
-    for role, (tokens, whose, key) in asked.items():
-        room, length_key = _room(config, role)
-        if room is not None and tokens >= room:
-            raise ConfigError(
-                f"the {role} has room for {room:,} tokens, prompt included, and a reply may take"
-                f" {tokens:,} ({whose})",
-                where=origin.where(length_key, key),
-                fix=f"ask for fewer than {room:,} tokens, or give the {role} more room",
-            )
+    room, length_key = _room(config, role)
+    tokens, whose, key = config.student.max_tokens, "student.max_tokens", "student.max_tokens"
+    if role == "teacher":
+        pack = load_pack(config.prompts.pack)
+        replies = {turn.name: turn.sampling.max_tokens for turn in pack.turns}
+        replies["lists"] = pack.extract_sampling.max_tokens
+        longest = max(replies, key=lambda name: replies[name])
+        tokens, whose = replies[longest], f"{longest} of prompt pack {pack.name}"
+        key = "prompts.pack"
+    if room is not None and tokens >= room:
+        yield ConfigError(
+            f"the {role} has room for {room:,} tokens, prompt included, and a reply may take"
+            f" {tokens:,} ({whose})",
+            where=origin.where(length_key, key),
+            fix=f"ask for fewer than {room:,} tokens, or give the {role} more room",
+        )
 
 
 def _room(config: Config, role: str) -> tuple[int | None, str]:
@@ -350,34 +397,42 @@ def _positions(folder: Path) -> int | None:
     return None if kinds - {"default"} else positions
 
 
-def _check_extract(config: Config, origin: Origin) -> None:
-    extract = config.extract
-    for number, seeds in enumerate(extract.seeds):
-        if not seeds.path or not embedded(seeds.path).exists():
-            raise ConfigError(
-                "there is no seed data here",
-                where=f"{origin.where(f'extract.seeds[{number}]')} = {seeds.path!r}",
-                fix="give the path of a JSONL, JSON, Parquet or CSV file, or of a dataset folder",
-            )
-    if extract.taxonomy:
-        if not Path(extract.taxonomy).is_file():
-            raise ConfigError(
-                "the taxonomy file does not exist",
-                where=f"{origin.where('extract.taxonomy')} = {extract.taxonomy!r}",
-                fix="give a text file with a topic a line, or JSON or TOML: fields > subjects >"
-                " topics",
-            )
-        read_taxonomy(Path(extract.taxonomy))
+def _check_seeds(number: int, config: Config, origin: Origin) -> Iterator[ConfigError]:
+    key, path = f"extract.seeds[{number}]", config.extract.seeds[number].path
+    _check_shipped(key, path, origin)
+    if not path or not embedded(path).exists():
+        yield ConfigError(
+            "there is no seed data here",
+            where=f"{origin.where(key)} = {path!r}",
+            fix="give the path of a JSONL, JSON, Parquet or CSV file, or of a dataset folder",
+        )
 
 
-def _check_gates(config: Config, origin: Origin) -> None:
+def _check_taxonomy(config: Config, origin: Origin) -> Iterator[ConfigError]:
+    taxonomy = config.extract.taxonomy
+    if taxonomy and not Path(taxonomy).is_file():
+        yield ConfigError(
+            "the taxonomy file does not exist",
+            where=f"{origin.where('extract.taxonomy')} = {taxonomy!r}",
+            fix="give a text file with a topic a line, or JSON or TOML: fields > subjects > topics",
+        )
+    elif taxonomy:
+        read_taxonomy(Path(taxonomy))
+
+
+def _check_benchmark(number: int, config: Config, origin: Origin) -> Iterator[ConfigError]:
     """What the gates of curate read is there, while no hour of work has gone by yet."""
-    for path in config.curate.benchmarks:
-        read_prompts(embedded(path))
-    student = embedded(config.student.path)
-    if "length" in config.curate.gates and not (student / "tokenizer.json").is_file():
-        raise ConfigError(
+    read_prompts(embedded(config.curate.benchmarks[number]))
+    yield from ()
+
+
+def _check_tokenizer(config: Config, origin: Origin) -> Iterator[ConfigError]:
+    student = config.student.path
+    if not student or "length" not in config.curate.gates:
+        return
+    if not (embedded(student) / "tokenizer.json").is_file():
+        yield ConfigError(
             "the length gate counts tokens, and the student has no tokenizer.json",
-            where=f"{origin.where('student.path')} = {config.student.path!r}",
+            where=f"{origin.where('student.path')} = {student!r}",
             fix="save its fast tokenizer beside it, or leave length out of [curate].gates",
         )

@@ -1,23 +1,59 @@
 """models.toml and command-line overrides -> a validated Config, or the mistakes with their fixes.
 
-What needs no model is checked at once, before anything heavy is imported (config_checks.py).
+What needs no model is checked at once, before anything heavy is imported (config_checks.py). All
+mistakes are looked for that do not follow from others: a value that cannot be is left away, and
+what does not build upon it is looked at as if it were not there.
 """
 
+import copy
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from localism.config import Config
-from localism.config_checks import Origin, check_files, contradictions
+from localism.config_checks import Origin, contradictions, file_mistakes, is_wrong
 from localism.errors import ConfigError, UsageError, raise_together
 from localism.paths import EMBEDDED
-from localism.toml_mistakes import Place, mistakes
+from localism.toml_mistakes import Mistake, Place, mistakes
 
 MANUAL = "docs/models-toml.md lists every key with its meaning; `localism init` writes a whole file"
+
+
+class Look(NamedTuple):
+    """A configuration as far as it holds, and what is wrong with it."""
+
+    config: Config | None
+    """Without the values that cannot be; None: what is left is no configuration."""
+    origin: Origin
+    """Where its values were written."""
+    mistakes: tuple[ConfigError, ...] = ()
+    """With their place and fix."""
+    wrong: frozenset[str] = frozenset()
+    """Dotted keys that a mistake is about; what builds upon them need not be looked at."""
+
+    def is_wrong(self, *keys: str) -> bool:
+        """Whether one of these keys, a table that it is in, or a part of it is wrong."""
+        return is_wrong(self.wrong, *keys)
+
+    def has_model(self, role: str) -> bool:
+        """Whether what answers for a role, or is trained, is there."""
+        if not self.config or self.is_wrong(f"{role}.path", f"{role}.endpoints"):
+            return False
+        if role == "embedder":
+            return True
+        section = self.config.served(role)
+        return bool(section.path or section.endpoints)  # neither: the key that says so is wrong
+
+    def whole(self) -> Config:
+        """The configuration; raises its mistakes, the first with the others beside it."""
+        raise_together(self.mistakes)
+        assert self.config, "no mistake, and no configuration"
+        return self.config
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -25,10 +61,25 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
     Raises ConfigError (file, table and key in `where`) or UsageError (a malformed override).
     """
-    config = validate(apply_overrides(read_table(path), overrides), str(path), overrides)
-    config = _resolve(config, path.resolve().parent)
-    check_files(config, str(path), overrides)
-    return config
+    return look(path, overrides).whole()
+
+
+def look(path: Path, overrides: Sequence[str] = ()) -> Look:
+    """As load, with the mistakes beside what holds; raises for a file that is no TOML, and for
+    overrides that are none."""
+    table = apply_overrides(read_table(path), overrides)
+    return look_at(table, Origin(str(path), tuple(overrides)), path.resolve().parent)
+
+
+def look_at(table: dict[str, Any], origin: Origin, base: Path | None = None) -> Look:
+    """Plain tables, values and files; paths are relative to `base`, where it is given."""
+    found = _values(table, origin)
+    if not found.config:
+        return found
+    config = _resolve(found.config, base) if base else found.config
+    of_files = file_mistakes(config, origin, found.wrong)
+    mistakes = (*found.mistakes, *(one for part in of_files.values() for one in part))
+    return Look(config, origin, mistakes, found.wrong | of_files.keys())
 
 
 def read_table(path: Path) -> dict[str, Any]:
@@ -56,23 +107,48 @@ def validate(table: dict[str, Any], source: str, overrides: Sequence[str] = ()) 
 
     `overrides` are those that the table holds already: a mistake in one is said to be there.
     """
-    origin = Origin(source, tuple(overrides))
+    return _values(table, Origin(source, tuple(overrides))).whole()
+
+
+def _values(table: dict[str, Any], origin: Origin) -> Look:
+    """The values alone, by themselves and together; no file is looked at."""
+    single: list[Mistake] = []
+    config: Config | None
     try:
         config = Config.model_validate(table)
     except ValidationError as wrong:
-        found = [
-            ConfigError(one.problem, where=origin.where(_key(one.place)) + one.value, fix=one.fix)
-            for one in mistakes(wrong, Config, MANUAL)
-        ]
-        raise_together(found)
-        raise
-    raise_together(
-        [
-            ConfigError(problem, where=origin.where(*keys), fix=fix)
-            for problem, keys, fix in contradictions(config)
-        ]
-    )
-    return config
+        single = mistakes(wrong, Config, MANUAL)
+        config = _without([one.place for one in single], table)
+    keys = frozenset(_key(one.place) for one in single)
+    found = [
+        ConfigError(one.problem, where=origin.where(_key(one.place)) + one.value, fix=one.fix)
+        for one in single
+    ]
+    between = [
+        one for one in (contradictions(config) if config else ()) if not is_wrong(keys, *one.keys)
+    ]
+    found += [
+        ConfigError(one.problem, where=origin.where(*one.keys), fix=one.fix) for one in between
+    ]
+    return Look(config, origin, tuple(found), keys.union(*(one.keys for one in between)))
+
+
+def _without(places: Iterable[Place], table: dict[str, Any]) -> Config | None:
+    """The configuration with defaults in place of these values; None where that is none either."""
+    left = copy.deepcopy(table)
+    for place in places:
+        keys = list(takewhile(lambda part: isinstance(part, str), place))
+        inner: Any = left
+        for part in keys[:-1]:
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and keys:
+            inner.pop(keys[-1], None)
+    for role in ("teacher", "judge", "student"):
+        left.setdefault(role, {})
+    try:
+        return Config.model_validate(left)
+    except ValidationError:
+        return None
 
 
 def apply_overrides(table: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from localism import reader
 from localism.config import Config
-from localism.config_checks import check_files
+from localism.config_checks import Origin
 from localism.errors import ConfigError, UsageError
-from localism.models_toml import apply_overrides, load, read_table, validate
+from localism.models_toml import Look, apply_overrides, load, look, look_at, read_table, validate
 from localism.offline import host_of
 from localism.prompting.packs import packaged
 from localism.records import STAGES
@@ -118,12 +118,23 @@ def asked_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) ->
     """What a call asks of an existing run: its own models.toml and overrides, then the call's."""
     stored = _stored(folder)
     source, merged = models or Path(stored["models"]), (*stored["overrides"], *overrides)
+    return Recipe(source, merged, look_at_asked(folder, models, overrides).whole())
+
+
+def look_at_asked(folder: Path, models: Path | None, overrides: Sequence[str]) -> Look:
+    """The same, with its mistakes beside what holds."""
+    stored = _stored(folder)
+    source, merged = models or Path(stored["models"]), (*stored["overrides"], *overrides)
     if models or source.exists():
-        return Recipe(source, merged, load(source, merged))
-    table, recipe = apply_overrides(stored["config"], overrides), str(folder / RECIPE)
-    config = validate(table, recipe, overrides)
-    check_files(config, recipe, overrides)
-    return Recipe(source, merged, config)
+        return look(source, merged)
+    table = apply_overrides(stored["config"], overrides)
+    return look_at(table, Origin(str(folder / RECIPE), tuple(overrides)))
+
+
+def origin(folder: Path) -> Origin:
+    """Where the values of a run were written."""
+    stored = _stored(folder)
+    return Origin(stored["models"], tuple(stored["overrides"]))
 
 
 def write_recipe(

@@ -34,29 +34,29 @@ def doctor(
         click.echo(findings.render(found, tables.terminal_width()), nl=False)
     failed = {finding.check for finding in found if finding.status == "fail"}
     if failed:
-        sys.exit(3 if failed == {"configuration"} else 4)
+        sys.exit(3 if "configuration" in failed else 4)
 
 
 def _findings(name: str, models: Path | None, overrides: tuple[str, ...], deep: bool) -> Any:
     from localism import models_toml, recipe, run
-    from localism.doctor import examine
+    from localism.doctor import examine, files
     from localism.errors import ConfigError, UsageError
     from localism.progress import Progress
 
     folder = run.folder_of(name)
     try:
         if (folder / recipe.RECIPE).exists():
-            config = recipe.asked_recipe(folder, models, overrides).config
+            look = recipe.look_at_asked(folder, models, overrides)
         else:
-            config = models_toml.load(models or recipe.default_models(), overrides)
-    except (ConfigError, UsageError) as wrong:
-        return examine.of_unreadable(wrong)
-    found = examine.examine(config, folder)
+            look = models_toml.look(models or recipe.default_models(), overrides)
+    except (ConfigError, UsageError) as wrong:  # no TOML: nothing is known of what is wanted
+        return [files.of_error("configuration", wrong)]
+    found = examine.examine(look, folder)
     if not deep or any(finding.status == "fail" for finding in found):
         return found
     import tempfile
 
     # In a folder of its own: a look must not begin or change a run.
     with tempfile.TemporaryDirectory(prefix="localism-doctor-") as scratch, Progress() as progress:
-        with run.opened(Path(scratch), config, progress) as context:
+        with run.opened(Path(scratch), look.whole(), progress) as context:
             return [*found, *examine.start_each(context)]

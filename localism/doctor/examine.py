@@ -4,14 +4,15 @@
 """
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
+from localism import recipe
 from localism.config import Config
 from localism.context import Context
 from localism.doctor import files, machine
 from localism.doctor.findings import Finding
 from localism.errors import LocalismError, MachineError
+from localism.models_toml import Look
 from localism.progress import Progress
 from localism.records import Sampling
 from localism.serving.client import RequestFailed
@@ -20,14 +21,18 @@ from localism.stages.train_plan import chat_template_file
 from localism.tables import number_of
 
 
-def examine(config: Config, folder: Path) -> list[Finding]:
-    """Everything that could fail later, as far as it can be seen without loading a model."""
-    return [*files.check(config), *machine.check(config, folder)]
+def examine(look: Look, folder: Path) -> list[Finding]:
+    """Everything that could fail later, as far as it can be seen without loading a model.
+
+    Mistakes in models.toml come first; they hide nothing but what builds upon them.
+    """
+    mistakes = [files.of_error("configuration", one) for one in look.mistakes]
+    return [*mistakes, *files.check(look), *machine.check(look, folder)]
 
 
 def before_a_run(config: Config, folder: Path, progress: Progress) -> None:
     """Say what the checks warn of; MachineError for what would stop the run later."""
-    seen = examine(config, folder)
+    seen = examine(Look(config, recipe.origin(folder)), folder)
     for finding in seen:
         if finding.status == "warn":
             progress.say(f"warning: {finding.check}: {finding.found}; {finding.fix}")
@@ -66,8 +71,3 @@ async def _start(context: Context, role: str) -> Finding:
         return Finding("fail", f"{role} engine", str(failed), f"see logs/doctor-{role}.log")
     shown = " ".join(reply.text.split())[:40]
     return Finding("pass", f"{role} engine", f"started and answered: {shown!r}")
-
-
-def of_unreadable(wrong: LocalismError) -> Sequence[Finding]:
-    """When models.toml itself cannot be used, its mistakes are the findings."""
-    return [files.of_error("configuration", one) for one in (wrong, *wrong.beside)]

@@ -9,11 +9,13 @@ from pathlib import Path
 from localism import licences, weights
 from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
+from localism.config_checks import Origin
 from localism.doctor.findings import Finding
 from localism.errors import ConfigError, LocalismError, StageError
 from localism.licence_terms import IDS, TERMS, by_id
 from localism.licences import Licence
 from localism.lmeval import running
+from localism.models_toml import Look
 from localism.packing.contents import NOT_CARRIED
 from localism.paths import EMBEDDED, embedded
 from localism.prompting.packs import load_pack
@@ -25,25 +27,38 @@ from localism.suites.known import LM_EVAL
 from localism.tables import gigabytes, number_of
 from localism.toml_mistakes import likely
 
+MODELS = ("teacher", "judge", "student", "embedder")
 # Of each source of seed data; the rest is read when extract starts.
 SEEDS_READ = 20_000
 
 
-def check(config: Config) -> Iterator[Finding]:
-    """Everything that models.toml names, one finding or more each."""
-    for role in ("teacher", "judge", "student"):
-        yield from _model(config, role)
-    yield _embedder(config)
-    yield _pack(config)
-    yield from _seeds(config)
-    yield from _benchmarks(config)
-    yield from _suites(config)
-    yield from _licences(config)
+def check(look: Look) -> Iterator[Finding]:
+    """Everything that models.toml names, but for what is known to be wrong."""
+    config = look.config
+    if config is None:
+        return
+    for role in MODELS:
+        if look.has_model(role):
+            yield from [_embedder(config)] if role == "embedder" else _model(config, role)
+    if not look.is_wrong("prompts.pack"):
+        yield _pack(config)
+    yield from _judge_prompts(config, look.origin)
+    yield from _seeds(config, look)
+    yield from _benchmarks(config, look)
+    yield from _suites(config, look.origin)
+    if all(map(look.has_model, MODELS)) and not look.is_wrong("extract.seeds", "licences"):
+        yield from _licences(config)
 
 
-def of_error(check: str, wrong: LocalismError) -> Finding:
-    """A mistake that a check ran into, as a finding."""
-    return Finding("fail", check, f"{wrong.problem} ({wrong.where})", wrong.fix)
+def of_error(check: str, wrong: LocalismError, place: str = "") -> Finding:
+    """A mistake that a check ran into, as a finding.
+
+    place: the key and value in models.toml, where the mistake itself names a file, or an option of
+    another command.
+    """
+    says_more = not place or not wrong.where.startswith(("--", "models.toml"))
+    where = [place] * bool(place) + [wrong.where] * says_more
+    return Finding("fail", check, f"{wrong.problem} ({': '.join(where)})", wrong.fix)
 
 
 def _model(config: Config, role: str) -> Iterator[Finding]:
@@ -139,16 +154,26 @@ def _embedder(config: Config) -> Finding:
 def _pack(config: Config) -> Finding:
     try:
         pack = load_pack(config.prompts.pack)
-        prompts.load(config.evaluate.judge_prompts)
     except LocalismError as wrong:
         return of_error("prompts", wrong)
     return Finding("pass", "prompts", f"pack {pack.name}, {len(pack.turns)} turns")
 
 
-def _seeds(config: Config) -> Iterator[Finding]:
+def _judge_prompts(config: Config, origin: Origin) -> Iterator[Finding]:
+    """Of benchmarks; of those that ship there is nothing to say."""
+    try:
+        prompts.load(config.evaluate.judge_prompts)
+    except LocalismError as wrong:
+        place = f"{origin.where('evaluate.judge_prompts')} = {config.evaluate.judge_prompts!r}"
+        yield of_error("judge prompts", wrong, place)
+
+
+def _seeds(config: Config, look: Look) -> Iterator[Finding]:
     if config.extract.method == "sda":
         return
-    for source in config.extract.seeds:
+    for number, source in enumerate(config.extract.seeds):
+        if look.is_wrong(f"extract.seeds[{number}]"):
+            continue
         try:
             count = sum(1 for _ in islice(read(source), SEEDS_READ))
         except LocalismError as wrong:
@@ -166,8 +191,10 @@ def _seeds(config: Config) -> Iterator[Finding]:
             yield Finding("pass", "seeds", f"{name}: {count:,}{more} examples")
 
 
-def _benchmarks(config: Config) -> Iterator[Finding]:
-    for path in config.curate.benchmarks:
+def _benchmarks(config: Config, look: Look) -> Iterator[Finding]:
+    for number, path in enumerate(config.curate.benchmarks):
+        if look.is_wrong(f"curate.benchmarks[{number}]"):
+            continue
         try:
             count = len(read_prompts(Path(path)))
         except LocalismError as wrong:
@@ -176,27 +203,28 @@ def _benchmarks(config: Config) -> Iterator[Finding]:
             yield Finding("pass", "benchmarks", f"{Path(path).name}: {count:,} prompts")
 
 
-def _suites(config: Config) -> Iterator[Finding]:
-    for name in config.evaluate.suites:
+def _suites(config: Config, origin: Origin) -> Iterator[Finding]:
+    for number, name in enumerate(config.evaluate.suites):
+        place = f"{origin.where(f'evaluate.suites[{number}]')} = {name!r}"
         if name == LM_EVAL:
-            yield _harness()
+            yield _harness(place)
             continue
         try:
             found = staging.load(
                 name, Path(config.evaluate.staged), may_sample=config.is_rehearsal()
             )
         except LocalismError as wrong:
-            yield of_error("suites", wrong)
+            yield of_error("suites", wrong, place)
             continue
         sample = ", a sample and not the benchmark" if found.is_sample else ""
         yield Finding("pass", "suites", f"{found.name}: {len(found.items):,} items{sample}")
 
 
-def _harness() -> Finding:
+def _harness(place: str) -> Finding:
     try:
         running.installed_harness()
     except LocalismError as wrong:
-        return of_error("suites", wrong)
+        return of_error("suites", wrong, place)
     return Finding("pass", "suites", "lm-eval: the harness is installed")
 
 

@@ -18,6 +18,7 @@ from localism.doctor import files
 from localism.doctor.findings import Finding
 from localism.errors import LocalismError
 from localism.gpus import Gpus, find_gpus, list_holders
+from localism.models_toml import Look
 from localism.packing import wheels
 from localism.paths import embedded
 from localism.serving import ray_node
@@ -52,8 +53,11 @@ TEMPORARY_BYTES = 2 << 30
 SHARED_BYTES = 1 << 30
 
 
-def check(config: Config, folder: Path) -> Iterator[Finding]:
-    """The machine as far as a run with this configuration in this folder needs it."""
+def check(look: Look, folder: Path) -> Iterator[Finding]:
+    """The machine as far as a run with this configuration in this folder needs it.
+
+    What is known to be wrong is not weighed.
+    """
     try:
         gpus = find_gpus(offline.child_environment(folder))
     except LocalismError as hanging:
@@ -61,15 +65,23 @@ def check(config: Config, folder: Path) -> Iterator[Finding]:
         gpus = Gpus(0, None)
     yield from _versions(gpus, offline.child_environment(folder, "doctor"))
     yield from _gpu_leftovers(gpus)
-    for role in ("teacher", "judge", "student"):
-        yield from _serving(config, role, gpus)
-    yield from _spanning(config)
-    yield from _training(config, gpus)
-    yield from _disk(config, folder)
+    if look.config:
+        yield from _for_the_models(look.config, look, gpus)
+    is_known = look.has_model("student") and not look.is_wrong("train", "mix")
+    yield from _disk(look.config if is_known else None, folder)
     yield _files_open()
     yield _port()
     yield from _space()
     yield _clock(folder)
+
+
+def _for_the_models(config: Config, look: Look, gpus: Gpus) -> Iterator[Finding]:
+    for role in ("teacher", "judge", "student"):
+        if look.has_model(role):
+            yield from _serving(config, role, gpus)
+            yield from _spanning(config, role)
+    if look.has_model("student") and not look.is_wrong("train"):
+        yield from _training(config, gpus)
 
 
 # ---- versions ------------------------------------------------------------------------------
@@ -193,20 +205,19 @@ def _on_gpus(
     )  # fmt: skip
 
 
-def _spanning(config: Config) -> Iterator[Finding]:
-    """Engines over several machines, as far as one of them shows."""
-    for role in ("teacher", "judge"):
-        section: Served = getattr(config, role)
-        if section.nodes == 1 or not section.path:
-            continue
-        check = f"{role} machines"
-        try:
-            ray_node.check_installed(role, section.nodes)
-            address = ray_node.head_address(section.rendezvous, role)
-        except LocalismError as wrong:
-            yield files.of_error(check, wrong)
-        else:
-            yield Finding("pass", check, f"{section.nodes}, which meet at {address.split(':')[0]}")
+def _spanning(config: Config, role: str) -> Iterator[Finding]:
+    """An engine over several machines, as far as one of them shows."""
+    section: Served = getattr(config, role)
+    if section.nodes == 1 or not section.path:
+        return
+    check = f"{role} machines"
+    try:
+        ray_node.check_installed(role, section.nodes)
+        address = ray_node.head_address(section.rendezvous, role)
+    except LocalismError as wrong:
+        yield files.of_error(check, wrong)
+    else:
+        yield Finding("pass", check, f"{section.nodes}, which meet at {address.split(':')[0]}")
 
 
 def _in_ram(role: str, section: Served, need: Needed, gpus: Gpus) -> Finding:
@@ -272,12 +283,14 @@ def _training(config: Config, gpus: Gpus) -> Iterator[Finding]:
 # ---- disk and limits -----------------------------------------------------------------------
 
 
-def _disk(config: Config, folder: Path) -> Iterator[Finding]:
+def _disk(config: Config | None, folder: Path) -> Iterator[Finding]:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
         yield Finding(
             "fail", "disk", f"{existing} cannot be written", "another --run folder, or its rights"
         )
+        return
+    if config is None:
         return
     try:
         parameters = weights.parameter_count(embedded(config.student.path))

@@ -20,10 +20,12 @@ from planted import OUTSIDE
 from trainings import planned, recipe
 
 from localism import offline
+from localism.config_checks import Origin
 from localism.doctor import machine
 from localism.gpus import Device, of_devices
 from localism.lmeval import running, sandbox
 from localism.lmeval.staging import SAMPLES, stage
+from localism.models_toml import Look
 from localism.paths import embedded
 from localism.serving import engine
 from localism.serving.engine import Engine
@@ -154,7 +156,7 @@ def test_the_doctors_look_at_torch_is_guarded(
 ) -> None:
     """Which it has on machines with GPUs."""
     monkeypatch.setattr(machine, "find_gpus", lambda _: GPU)
-    findings = machine.check(embedded_config(), tmp_path)
+    findings = machine.check(Look(embedded_config(), Origin("models.toml")), tmp_path)
     assert any(finding.check == "CUDA" for finding in itertools.islice(findings, 3))
     (attempt,) = planted.refused(library, tmp_path)
     assert attempt["child"] == "doctor"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from engines import NewContext, embedded_config
 
+from localism.config_checks import Origin, file_mistakes
 from localism.context import Context
 from localism.errors import ConfigError, StageError
-from localism.models_toml import check_files
 from localism.parsing.lists import json_listed
 from localism.prompting.packs import load_pack
 from localism.stages import extract
@@ -78,9 +78,9 @@ def test_a_domain_is_in_every_prompt_that_has_a_place_for_it(
 
 def test_a_domain_that_the_pack_would_ignore_is_refused() -> None:
     config = embedded_config(judge={"kind": "likelihood"}, extract={"domain": "safety"})
-    with pytest.raises(ConfigError, match="no place for a domain") as refused:
-        check_files(config, "models.toml")
-    assert "[extract].domain" in refused.value.where
+    (refused,) = file_mistakes(config, Origin("models.toml"))["prompts.templates"]
+    assert "no place for a domain" in refused.problem
+    assert "[extract].domain" in refused.where
 
 
 def test_topics_of_a_file_are_not_asked_for(

@@ -17,10 +17,11 @@ from click.testing import CliRunner
 from stubs import stub
 
 from localism.cli.main import cli
+from localism.config_checks import Origin
 from localism.doctor import files, findings, machine
 from localism.doctor.examine import examine
 from localism.gpus import Device, Gpus, of_devices
-from localism.models_toml import validate
+from localism.models_toml import Look, validate
 from localism.paths import embedded
 from localism.serving import memory
 
@@ -31,6 +32,19 @@ LLAMA_8B = {
     "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 8, "max_position_embeddings": 131072, "dtype": "bfloat16",
 }  # fmt: skip
+
+MINIATURE = """
+[teacher]
+path = "embedded:teacher"
+[judge]
+same_as = "teacher"
+kind = "likelihood"
+[student]
+path = "embedded:student"
+max_tokens = 200
+[prompts]
+pack = "compact"
+"""
 
 
 def config_of(**changed):
@@ -45,6 +59,14 @@ def config_of(**changed):
     for section, values in changed.items():
         table[section] = {**table.get(section, {}), **values}
     return validate(table, "models.toml")
+
+
+def look(config) -> Look:
+    return Look(config, Origin("models.toml"))
+
+
+def checked(config):
+    return files.check(look(config))
 
 
 def found(findings_of, check: str) -> findings.Finding:
@@ -64,7 +86,7 @@ def with_teacher(folder: Path, **more):
 
 
 def test_the_embedded_default_passes(tmp_path):
-    seen = examine(config_of(), tmp_path)
+    seen = examine(look(config_of()), tmp_path)
     assert [finding for finding in seen if finding.status == "fail"] == []
     assert {"teacher", "student", "embedder", "prompts", "seeds", "versions", "disk"} <= {
         finding.check for finding in seen
@@ -96,7 +118,7 @@ def test_a_configuration_that_cannot_be_read_is_exit_3_with_its_fix(tmp_path, mo
         # what the file itself shows
         (
             '[teacher]\npaht = "x"\nmax_num_seqs = "many"\n[train]\nepochs = -1\n',
-            ["paht", "max_num_seqs", "epochs"],
+            ["paht", "max_num_seqs", "judge is missing", "student is missing", "epochs"],
         ),
         # what shows once it can be read: keys that cannot be together
         (
@@ -110,17 +132,39 @@ def test_a_configuration_that_cannot_be_read_is_exit_3_with_its_fix(tmp_path, mo
             '[student]\npath = "/no/such/b"\n[prompts]\npack = "/no/such/c"\n',
             ["/no/such/a", "/no/such/b", "/no/such/c"],
         ),
+        # none of these hides another, though the first ends the reading of what ships
+        (
+            MINIATURE
+            + '[embedder]\npath = "embedded:nothing"\n[extract]\nmethod = "sdd"\n'
+            'seeds = ["/no/seeds-1", "/no/seeds-2"]\ntaxonomy = "/no/topics"\n'
+            '[curate]\nbenchmarks = ["/no/bench-1.txt", "/no/bench-2.txt"]\nskills = "words"\n'
+            '[evaluate]\nsuites = ["mt-bench", "alpaca"]\njudge_prompts = "/no/judges"\n',
+            ["'nothing'", "seeds-1", "seeds-2", "/no/topics", "bench-1", "bench-2",
+             "models.toml [evaluate].suites[1] = 'alpaca'",
+             "models.toml [evaluate].judge_prompts = "],
+        ),
+        # a value that cannot be, two that cannot be together, and files that are not there
+        (
+            MINIATURE
+            + '[train]\nepochs = 0\nbatch = 20\nmicro_batch = 16\n[mix]\nk = "two"\n'
+            '[extract]\nmethod = "both"\n[curate]\nbenchmarks = ["/no/bench.txt"]\n',
+            ["[train].epochs = 0", "batch 20 is not a multiple", "[mix].k", "needs seed examples",
+             "/no/bench.txt"],
+        ),
     ],
-)
+)  # fmt: skip
 def test_mistakes_that_can_be_found_at_once_are_shown_at_once(tmp_path, monkeypatch, text, named):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models.toml").write_text(text)
     done = CliRunner().invoke(cli, ["doctor", "--json"], obj={})
     assert done.exit_code == 3
-    seen = json.loads(done.output)["findings"]
-    assert all(one["status"] == "fail" and one["fix"] for one in seen)
+    every = json.loads(done.output)["findings"]
+    seen = [one for one in every if one["status"] == "fail"]
+    assert all(one["fix"] for one in seen)
     for word in named:
         assert sum(word in one["found"] for one in seen) == 1, (word, seen)
+    assert len(seen) == len(named), "nothing is said that follows from another mistake"
+    assert {"versions", "loopback"} <= {one["check"] for one in every}
 
 
 # ---- models --------------------------------------------------------------------------------
@@ -132,14 +176,14 @@ def test_a_missing_file_of_a_model(model, name):
     (model / name).unlink()
     if name == "tokenizer.json":
         (model / "tokenizer_config.json").unlink(missing_ok=True)
-    assert found(files.check(config), "teacher").status == "fail"
+    assert found(checked(config), "teacher").status == "fail"
 
 
 def test_a_torn_weight_file(model):
     config = with_teacher(model)
     weights = model / "model.safetensors"
     os.truncate(weights, weights.stat().st_size - 10)
-    finding = found(files.check(config), "teacher")
+    finding = found(checked(config), "teacher")
     assert finding.status == "fail" and "damaged" in finding.found
 
 
@@ -147,7 +191,7 @@ def test_an_index_that_names_a_shard_that_is_not_there(model):
     config = with_teacher(model)
     index = {"metadata": {}, "weight_map": {"a": "model-00002-of-00002.safetensors"}}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert found(files.check(config), "teacher").status == "fail"
+    assert found(checked(config), "teacher").status == "fail"
 
 
 def test_a_teacher_without_a_chat_template(model):
@@ -157,7 +201,7 @@ def test_a_teacher_without_a_chat_template(model):
     settings = json.loads((model / "tokenizer_config.json").read_text())
     settings.pop("chat_template", None)
     (model / "tokenizer_config.json").write_text(json.dumps(settings))
-    finding = found(files.check(config), "teacher")
+    finding = found(checked(config), "teacher")
     assert finding.status == "fail" and "chat template" in finding.found
 
 
@@ -166,19 +210,19 @@ def test_code_in_a_model_folder_fails_unless_it_was_allowed(model):
     settings["auto_map"] = {"AutoModel": "modeling.Own"}
     (model / "config.json").write_text(json.dumps(settings))
     (model / "modeling.py").write_text("class Own: ...")
-    assert found(files.check(with_teacher(model)), "teacher code").status == "fail"
-    allowed = found(files.check(with_teacher(model, trust_remote_code=True)), "teacher code")
+    assert found(checked(with_teacher(model)), "teacher code").status == "fail"
+    allowed = found(checked(with_teacher(model, trust_remote_code=True)), "teacher code")
     assert allowed.status == "warn" and "modeling.py" in allowed.found
 
 
 def test_pickles_are_named_and_never_loaded(model):
     (model / "pytorch_model.bin").write_bytes(b"x")
-    finding = found(files.check(with_teacher(model)), "teacher pickles")
+    finding = found(checked(with_teacher(model)), "teacher pickles")
     assert finding.found == "pytorch_model.bin: never loaded"
 
 
 def test_the_type_and_the_number_of_parameters_come_from_the_headers(model):
-    finding = found(files.check(with_teacher(model)), "teacher")
+    finding = found(checked(with_teacher(model)), "teacher")
     assert "2.2M parameters" in finding.found and "BF16" in finding.found
 
 
@@ -187,7 +231,7 @@ def test_an_embedder_of_pickles(tmp_path):
     (tmp_path / "e/modules.json").write_text("[]")
     (tmp_path / "e/pytorch_model.bin").write_bytes(b"x")
     config = config_of(embedder={"path": str(tmp_path / "e")})
-    assert found(files.check(config), "embedder").status == "fail"
+    assert found(checked(config), "embedder").status == "fail"
 
 
 # ---- data ----------------------------------------------------------------------------------
@@ -196,42 +240,42 @@ def test_an_embedder_of_pickles(tmp_path):
 def test_a_seed_file_with_a_bad_row(tmp_path):
     path = tmp_path / "seeds.jsonl"
     path.write_text('{"instruction": "a question", "output": "b"}\n{"nothing": 1}\n')
-    finding = found(files.check(config_of(extract={"seeds": [str(path)]})), "seeds")
+    finding = found(checked(config_of(extract={"seeds": [str(path)]})), "seeds")
     assert finding.status == "fail" and "2" in finding.found
 
 
 def test_fewer_seeds_than_asked_for_is_a_warning():
-    finding = found(files.check(config_of(extract={"seed_examples": 10_000})), "seeds")
+    finding = found(checked(config_of(extract={"seed_examples": 10_000})), "seeds")
     assert finding.status == "warn" and "320" in finding.found
 
 
 def test_a_benchmark_file_without_a_prompt(tmp_path):
     path = tmp_path / "b.jsonl"
     path.write_text('{"x": 1}\n')
-    finding = found(files.check(config_of(curate={"benchmarks": [str(path)]})), "benchmarks")
+    finding = found(checked(config_of(curate={"benchmarks": [str(path)]})), "benchmarks")
     assert finding.status == "fail"
 
 
 def test_a_suite_that_is_unknown():
-    finding = found(files.check(config_of(evaluate={"suites": ["alpaca"]})), "suites")
+    finding = found(checked(config_of(evaluate={"suites": ["alpaca"]})), "suites")
     assert finding.status == "fail" and "did you mean alpacaeval?" in finding.fix
 
 
 def test_a_prompt_pack_that_is_broken(tmp_path):
     shutil.copytree(Path(__file__).parents[2] / "prompts/compact", tmp_path / "pack")
     (tmp_path / "pack/judge.txt").write_text("{{ first }")
-    finding = found(files.check(config_of(prompts={"pack": str(tmp_path / "pack")})), "prompts")
+    finding = found(checked(config_of(prompts={"pack": str(tmp_path / "pack")})), "prompts")
     assert finding.status == "fail"
 
 
 def test_an_unknown_licence_is_a_warning(model):
-    finding = found(files.check(with_teacher(model)), "licences")
+    finding = found(checked(with_teacher(model)), "licences")
     assert finding.status == "warn" and "teacher" in finding.found
 
 
 def test_a_licence_whose_terms_are_not_known_may_be_a_slip():
     stated = config_of(licences={"student": "apach-2.0", "teacher": "MIT"})
-    every = [f for f in files.check(stated) if f.check == "licences"]
+    every = [f for f in checked(stated) if f.check == "licences"]
     (finding,) = [f for f in every if "what it demands is not known" in f.found]
     assert finding.status == "warn" and "'apach-2.0'" in finding.found
     assert finding.fix.startswith("did you mean apache-2.0?")
@@ -239,7 +283,7 @@ def test_a_licence_whose_terms_are_not_known_may_be_a_slip():
 
 def test_licences_that_forbid_what_is_made_are_a_warning():
     stated = config_of(licences={"teacher": "llama2", "student": "apache-2.0"})
-    seen = [f for f in files.check(stated) if f.check == "licences"]
+    seen = [f for f in checked(stated) if f.check == "licences"]
     assert {f.status for f in seen} == {"warn"}
     assert any("localism licences" in f.fix for f in seen)
 
@@ -247,7 +291,7 @@ def test_licences_that_forbid_what_is_made_are_a_warning():
 def test_a_suite_of_a_harness_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    finding = found(files.check(config_of(evaluate={"suites": ["lm-eval"]})), "suites")
+    finding = found(checked(config_of(evaluate={"suites": ["lm-eval"]})), "suites")
     assert finding.status == "fail" and finding.fix
 
 
@@ -335,10 +379,10 @@ def test_little_room_for_conversations_is_a_warning(tmp_path):
 def test_an_engine_over_machines_needs_ray_and_an_address(monkeypatch):
     config = config_of(teacher={"nodes": 2, "rendezvous": "192.0.2.1:1"})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    (without,) = machine._spanning(config)
+    (without,) = machine._spanning(config, "teacher")
     assert without.status == "fail" and "requirements/ray.txt" in without.fix
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    (elsewhere,) = machine._spanning(config)
+    (elsewhere,) = machine._spanning(config, "teacher")
     assert elsewhere.status == "fail" and "do not reach this one as 192.0.2.1" in elsewhere.found
 
 
@@ -469,14 +513,14 @@ def test_the_table_keeps_to_the_terminal_and_puts_fixes_below():
 
 def test_a_batch_that_the_machines_cannot_share_is_found_before_anything_is_paid(tmp_path):
     config = config_of(train={"nodes": 2, "batch": 16, "micro_batch": 16})
-    every = list(machine.check(config, tmp_path))
+    every = list(machine.check(look(config), tmp_path))
     (finding,) = [f for f in every if f.check == "training"]
     assert finding.status == "fail" and "can't be divided over 2 devices" in finding.found
 
 
 def test_a_tensor_parallel_size_that_does_not_divide_the_model_is_found_on_a_cpu_too(tmp_path):
     config = config_of(teacher={"tensor_parallel": 5})
-    every = list(machine.check(config, tmp_path))
+    every = list(machine.check(look(config), tmp_path))
     assert any(f.status == "fail" and "cannot be divided by 5" in f.found for f in every)
 
 
@@ -486,7 +530,7 @@ def test_endpoints_are_asked_what_they_serve(stub):
 
     def told(*urls: str, **more: str) -> findings.Finding:
         teacher = {"path": "", "endpoints": list(urls), **more}
-        return found(files.check(config_of(teacher=teacher)), "teacher")
+        return found(checked(config_of(teacher=teacher)), "teacher")
 
     assert told(server.url).status == "pass" and "stub" in told(server.url).found
     slip = told(server.url, served_name="stab")
