@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from localism import reader
 from localism.config import Config
 from localism.config_checks import Origin
-from localism.errors import ConfigError, UsageError
+from localism.errors import ConfigError, LocalismError, UsageError
 from localism.models_toml import Look, apply_overrides, load, look, look_at, read_table, validate
 from localism.offline import host_of
 from localism.prompting.packs import packaged
@@ -28,28 +28,39 @@ def default_models() -> Path:
     return here if here.exists() else packaged("models.toml")
 
 
-def settle_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -> Config:
-    """The configuration of a run. What its rows were made with is frozen, and the rest may change.
+class Recipe(NamedTuple):
+    """A configuration and where it was read from."""
 
-    The section of a stage is frozen when that stage starts, everything else when the run does; keys
-    of mere speed stay free, and `mix.train` may grow until training starts (docs/decisions/0004).
-    The models.toml that a run was started with is read again at every call, so that an edit is
-    noticed rather than ignored. Raises UsageError, naming the keys that may not change any more.
+    models: Path
+    overrides: tuple[str, ...]
+    config: Config
+
+    def origin(self) -> Origin:
+        """Where its values were written."""
+        return Origin(str(self.models), self.overrides)
+
+
+def settle_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -> Recipe:
+    """What a call asks of a run, if it may have that. Nothing is written: `run.opened` does it.
+
+    What the rows of a run were made with is frozen, and the rest may change. The section of a stage
+    is frozen when that stage starts, everything else when anything is made; keys of mere speed stay
+    free, and `mix.train` may grow until training starts (docs/decisions/0004). The models.toml that
+    a run was started with is read again at every call, so that an edit is noticed rather than
+    ignored. Raises UsageError, naming the keys that may not change any more.
     """
+    asked = asked_recipe(folder, models, overrides)
+    check_frozen(folder, asked)
+    return asked
+
+
+def check_frozen(folder: Path, asked: Recipe) -> None:
+    """UsageError when a run has a recipe by now, and this one would change what is frozen of it."""
     if not (folder / RECIPE).exists():
-        source = models or default_models()
-        config = load(source, overrides)
-        folder.mkdir(parents=True, exist_ok=True)
-        if write_recipe(folder, source, overrides, config, is_new=True):
-            return config
-        # Another process started the run at this very moment: its recipe holds.
-    frozen, asked = frozen_recipe(folder), asked_recipe(folder, models, overrides)
-    started = _started(folder)
-    changed = [
-        change
-        for change in differences(frozen.recipe(), asked.config.recipe())
-        if not _may_change(change, started)
-    ]
+        return
+    changes = list(differences(frozen_recipe(folder).recipe(), asked.config.recipe()))
+    started = _started(folder) if changes else set()
+    changed = [change for change in changes if not _may_change(change, started)]
     if changed:
         named = ", ".join(sorted(f"{c.key} ({c.before!r} -> {c.after!r})" for c in changed))
         raise UsageError(
@@ -58,17 +69,6 @@ def settle_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -
             fix=f"`localism fork {folder.name} NEW` starts a run with the new one and reuses every "
             "model call that stays the same; or undo the change",
         )
-    if asked.config != frozen:
-        write_recipe(folder, asked.models, asked.overrides, asked.config)
-    return asked.config
-
-
-class Recipe(NamedTuple):
-    """A configuration and where it was read from."""
-
-    models: Path
-    overrides: tuple[str, ...]
-    config: Config
 
 
 def _stored(folder: Path) -> dict[str, Any]:
@@ -115,32 +115,32 @@ def with_stated_licences(folder: Path) -> Config:
 
 
 def asked_recipe(folder: Path, models: Path | None, overrides: Sequence[str]) -> Recipe:
-    """What a call asks of an existing run: its own models.toml and overrides, then the call's."""
-    stored = _stored(folder)
-    source, merged = models or Path(stored["models"]), (*stored["overrides"], *overrides)
+    """What a call asks of a run: its own models.toml and overrides, if any, then the call's."""
+    source, merged = _asked(folder, models, overrides)
     return Recipe(source, merged, look_at_asked(folder, models, overrides).whole())
 
 
 def look_at_asked(folder: Path, models: Path | None, overrides: Sequence[str]) -> Look:
     """The same, with its mistakes beside what holds."""
-    stored = _stored(folder)
-    source, merged = models or Path(stored["models"]), (*stored["overrides"], *overrides)
-    if models or source.exists():
+    source, merged = _asked(folder, models, overrides)
+    if models or source.exists() or not (folder / RECIPE).exists():
         return look(source, merged)
-    table = apply_overrides(stored["config"], overrides)
+    table = apply_overrides(_stored(folder)["config"], overrides)
     return look_at(table, Origin(str(folder / RECIPE), tuple(overrides)))
 
 
-def origin(folder: Path) -> Origin:
-    """Where the values of a run were written."""
+def _asked(
+    folder: Path, models: Path | None, overrides: Sequence[str]
+) -> tuple[Path, tuple[str, ...]]:
+    """Which models.toml, and what of the command lines stands over it."""
+    if not (folder / RECIPE).exists():
+        return models or default_models(), tuple(overrides)
     stored = _stored(folder)
-    return Origin(stored["models"], tuple(stored["overrides"]))
+    return models or Path(stored["models"]), (*stored["overrides"], *overrides)
 
 
-def write_recipe(
-    folder: Path, models: Path, overrides: Sequence[str], config: Config, *, is_new: bool = False
-) -> bool:
-    """Freeze a recipe; is_new: only if there is none yet. Returns whether it was written."""
+def write_recipe(folder: Path, models: Path, overrides: Sequence[str], config: Config) -> None:
+    """Freeze a recipe."""
     content = {
         "models": str(models.resolve()),
         "overrides": list(overrides),
@@ -148,16 +148,23 @@ def write_recipe(
     }
     temporary = folder / f"{RECIPE}.{os.getpid()}"
     temporary.write_text(json.dumps(content, indent=2) + "\n")
-    if not is_new:
-        os.replace(temporary, folder / RECIPE)
-        return True
-    try:
-        os.link(temporary, folder / RECIPE)  # unlike a rename, refused where one is already
-    except FileExistsError:
-        return False
-    finally:
-        temporary.unlink()
-    return True
+    os.replace(temporary, folder / RECIPE)
+
+
+def without_the_call(folder: Path, asked: Recipe) -> Recipe | None:
+    """The recipe as it is without what a call sets; None where the call sets nothing.
+
+    Of a new run that is its models.toml alone; None too where that cannot be used alone.
+    """
+    if not (folder / RECIPE).exists():
+        try:
+            return Recipe(asked.models, (), load(asked.models)) if asked.overrides else None
+        except LocalismError:
+            return None
+    stored = _stored(folder)
+    before = Recipe(Path(stored["models"]), tuple(stored["overrides"]), frozen_recipe(folder))
+    sets_nothing = (asked.models.resolve(), asked.overrides) == before[:2]
+    return None if sets_nothing or asked.config == before.config else before
 
 
 class Change(NamedTuple):
@@ -178,6 +185,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> I
 
 
 def _may_change(change: Change, started: set[str]) -> bool:
+    if not started:
+        return True
     section = change.key.partition(".")[0]
     if section in STAGES and section not in started:
         return True

@@ -1,31 +1,34 @@
-"""A run: its folder, its lock, and the nine stages in order; forks."""
+"""A run: its folder, its lock, and the nine stages in order."""
 
 import importlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from localism import __version__, assets, lock, offline, reader
 from localism.config import Config
 from localism.context import Context
-from localism.errors import REFUSALS, OutOfTime, StageError, UsageError
+from localism.errors import REFUSALS, LocalismError, OutOfTime, StageError, UsageError
 from localism.models_toml import validate
 from localism.progress import Progress
 from localism.recipe import (
     RECIPE,
-    asked_recipe,
+    Recipe,
+    check_frozen,
     differences,
+    frozen_recipe,
     is_extension,
     named_hosts,
+    without_the_call,
     write_recipe,
 )
 from localism.records import STAGES, SuiteOptions, stable_id
-from localism.store import READING, WRITING, Store, attached, now
+from localism.store import Store, now
 from localism.training.sets import MAIN, Training, examples
 
 RUNS = Path("runs")
@@ -93,20 +96,23 @@ def headline(folder: Path, config: Config) -> str:
 
 @contextmanager
 def opened(
-    folder: Path, config: Config, progress: Progress, server: str | None = None
+    folder: Path, asked: Recipe, progress: Progress, server: str | None = None
 ) -> Iterator[Context]:
     """A run open for work: locked, air gap closed, corpus writable and readable from outside.
 
-    `server`: a further URL that may be spoken to.
+    `server`: a further URL that may be spoken to. The recipe that is asked for is the run's from
+    here on; but when the call fails before it made anything, what it set is forgotten.
     """
+    config = asked.config
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     with _naming(folder), lock.held(folder, progress.say):
+        check_frozen(folder, asked)  # another process may have begun the run meanwhile
         hosts = [*named_hosts(config), *([offline.host_of(server)] if server else [])]
         offline.close_air_gap(folder, hosts)
         with Store(folder / reader.CORPUS) as store, reader.answering(store, folder):
-            _record_run(store, folder, config)
-            assets.record(store, config)
-            yield Context(config, store, folder, progress)
+            with _settled(store, folder, asked):
+                assets.record(store, config)
+                yield Context(config, store, folder, progress)
 
 
 @contextmanager
@@ -118,6 +124,56 @@ def _naming(folder: Path) -> Iterator[None]:
         if refused.errno in REFUSALS and refused.filename is None:
             refused.filename = str(folder)
         raise
+
+
+@contextmanager
+def _settled(store: Store, folder: Path, asked: Recipe) -> Iterator[None]:
+    """The recipe that is asked for is the run's; a call that fails in vain leaves the old one."""
+    before, began = without_the_call(folder, asked), store.now()
+    made = _rows_made(store) if before else {}
+    if not (folder / RECIPE).exists() or frozen_recipe(folder) != asked.config:
+        write_recipe(folder, *asked)
+    _record_run(store, folder, asked.config)
+    try:
+        yield
+    except LocalismError as refused:
+        with suppress(LocalismError, OSError):  # of a full disk, which was the mistake then
+            if before and _rows_made(store) == made:
+                _take_back(store, folder, before, began)
+                refused.fix += f"\n       {_forgotten(before, asked)}"
+        raise
+
+
+def _rows_made(store: Store) -> dict[str, int]:
+    """How many rows each table has, but for those that say what a run is and what happened."""
+    tables = store.query("SELECT table_name FROM duckdb_tables() WHERE NOT temporary")
+    names = {row["table_name"] for row in tables} - {"run", "asset", "training", "event"}
+    return {name: store.value(f"SELECT count(*) FROM {name}") for name in sorted(names)}
+
+
+def _take_back(store: Store, folder: Path, before: Recipe, began: datetime) -> None:
+    """The recipe as it was before a call that `began` then."""
+    config = before.config
+    with store.transaction():
+        store.execute(
+            "DELETE FROM event WHERE kind IN ('recipe_changed', 'stage_reopened') "
+            "AND happened_at > ?",
+            [began],
+        )
+        store.execute(
+            "UPDATE run SET recipe = ?, recipe_hash = ?",
+            [config.model_dump_json(), config.recipe_hash()],
+        )
+    write_recipe(folder, *before)
+
+
+def _forgotten(before: Recipe, asked: Recipe) -> str:
+    new = [f"--set {override}" for override in asked.overrides[len(before.overrides) :]]
+    if asked.models.resolve() != before.models.resolve():
+        new.insert(0, f"--models {asked.models}")
+    return (
+        f"nothing was made with {' '.join(new)}, so the run forgets it: give again what was right"
+    )
 
 
 def _record_run(store: Store, folder: Path, config: Config) -> None:
@@ -293,59 +349,3 @@ def check_books(store: Store, names: Sequence[str]) -> None:
                 fix="rows were lost, by a change of the file from outside or by a bug of localism:"
                 " keep this run folder, and `localism fork` it, which pays for no call twice",
             )
-
-
-# ---- fork ----------------------------------------------------------------------------------
-
-
-def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> tuple[int, str]:
-    """Start run `new` with another recipe and the ledger of run `old`.
-
-    Returns the number of turns carried and what to do next. A model call is found in the ledger by
-    what was asked of which model, so the new run pays only for calls that its changed recipe makes
-    different. Skills from a list are no model calls: they have to be imported again.
-    """
-    import duckdb
-
-    source, target = existing_folder(old), folder_of(new)
-    if target.exists():
-        raise UsageError(
-            f"run {new!r} exists already", where=str(target), fix="choose another name"
-        )
-    recipe = asked_recipe(source, models, overrides)
-    if not (source / reader.CORPUS).exists():
-        raise UsageError(
-            f"run {old!r} has no corpus to carry over",
-            where=str(source / reader.CORPUS),
-            fix=f"start the new one by itself: localism run-all --run {new}",
-        )
-    # Built beside its place and renamed, so that a fork is there whole or not at all.
-    building = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    try:
-        carried = _carry_turns(source / reader.CORPUS, building / reader.CORPUS)
-    except duckdb.IOException:
-        shutil.rmtree(building)
-        raise UsageError(
-            f"run {old!r} is being worked on",
-            where=str(source),
-            fix="fork it when it has ended or has been interrupted",
-        ) from None
-    write_recipe(building, *recipe)
-    building.rename(target)
-    edits = "SELECT 1 FROM event WHERE kind IN ('skills_imported', 'skills_edited')"
-    if reader.read(source, edits).rows:
-        where = f"skills came from a file: localism skills import FILE.csv --run {new}"
-        return carried, f"its {where}, then localism run-all --run {new}"
-    return carried, f"localism run-all --run {new}"
-
-
-def _carry_turns(old: Path, new: Path) -> int:
-    Store(new).close()
-    with attached(new=(new, WRITING), old=(old, READING)) as connection:
-        connection.execute("INSERT INTO turn BY NAME SELECT * FROM old.turn")
-        (carried,) = connection.execute("SELECT count(*) FROM turn").fetchone() or (0,)
-    with Store(new) as store:
-        store.event("forked", parent=old.parent.name, turns=carried)
-    return int(carried)

@@ -66,12 +66,15 @@ def variant(name: str, is_list: bool, plain: bool, **asked: Any) -> None:
     if is_list:
         click.echo(_listed(folder), nl=False)
         return
-    config = recipe.settle_recipe(folder, None, ())
-    sets = list(_sets(config, **asked))
+    settled = recipe.settle_recipe(folder, None, ())
+    sets = list(_sets(settled.config, **asked))
     teacher = asked["teacher"] or ""
     server = teacher if is_address(teacher) else None
     deadline = click.get_current_context().obj.get("deadline", math.inf)
-    with Progress(plain=plain) as progress, run.opened(folder, config, progress, server) as context:
+    with (
+        Progress(plain=plain) as progress,
+        run.opened(folder, settled, progress, server) as context,
+    ):
         context = replace(context, deadline=deadline)
         run.require(context, "a training set", STAGES[: STAGES.index("train")])
         for number, (one, maker) in enumerate(sets, 1):

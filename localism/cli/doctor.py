@@ -38,17 +38,14 @@ def doctor(
 
 
 def _findings(name: str, models: Path | None, overrides: tuple[str, ...], deep: bool) -> Any:
-    from localism import models_toml, recipe, run
+    from localism import recipe, run
     from localism.doctor import examine, files
     from localism.errors import ConfigError, UsageError
     from localism.progress import Progress
 
     folder = run.folder_of(name)
     try:
-        if (folder / recipe.RECIPE).exists():
-            look = recipe.look_at_asked(folder, models, overrides)
-        else:
-            look = models_toml.look(models or recipe.default_models(), overrides)
+        look = recipe.look_at_asked(folder, models, overrides)
     except (ConfigError, UsageError) as wrong:  # no TOML: nothing is known of what is wanted
         return [files.of_error("configuration", wrong)]
     found = examine.examine(look, folder)
@@ -58,5 +55,6 @@ def _findings(name: str, models: Path | None, overrides: tuple[str, ...], deep: 
 
     # In a folder of its own: a look must not begin or change a run.
     with tempfile.TemporaryDirectory(prefix="localism-doctor-") as scratch, Progress() as progress:
-        with run.opened(Path(scratch), look.whole(), progress) as context:
+        asked = recipe.Recipe(Path(look.origin.file), (), look.whole())
+        with run.opened(Path(scratch), asked, progress) as context:
             return [*found, *examine.start_each(context)]

@@ -73,10 +73,10 @@ def check(
     from localism.stages import judge_check
 
     folder = run.existing_folder(name)
-    config = recipe.settle_recipe(folder, None, ())
+    settled = recipe.settle_recipe(folder, None, ())
     deadline = click.get_current_context().obj.get("deadline", math.inf)
     asked = judge_check.Asked(path, preferences, limit, only or CHECKS)
-    with Progress(plain=plain) as progress, run.opened(folder, config, progress) as context:
+    with Progress(plain=plain) as progress, run.opened(folder, settled, progress) as context:
         context = replace(context, deadline=deadline)
         progress.begin(1, 1, "judge check")
         try:
@@ -110,7 +110,7 @@ def compare(first: str, second: str, name: str, as_json: bool) -> None:
     from localism.stages import judge_check
 
     folder = run.existing_folder(name)
-    config = recipe.settle_recipe(folder, None, ())
+    config = recipe.settle_recipe(folder, None, ()).config
     _print(judge_check.compare(folder, config, first, second), as_json)
 
 

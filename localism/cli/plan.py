@@ -18,8 +18,8 @@ from localism.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from localism.config import Config
     from localism.planning.seen import Calibrated, Seen
+    from localism.recipe import Recipe
 
 
 @click.command(
@@ -52,23 +52,21 @@ def plan(
     as_json: bool,
 ) -> None:
     """Hours, GPU hours, tokens, disk and kWh of each stage, and what the figures rest on."""
-    from localism import models_toml, offline, recipe, run
+    from localism import offline, recipe, run
     from localism.planning import noted, predict, seen, text
 
     if seconds and not calibrate:
         raise click.UsageError("--seconds belongs to --calibrate")
     folder, trial = run.folder_of(name), None
     earlier = seen.look(run.existing_folder(like)) if like else None
-    if (folder / recipe.RECIPE).exists():
-        config = recipe.asked_recipe(folder, models, overrides).config
-    else:
-        config = models_toml.load(models or recipe.default_models(), overrides)
+    asked = recipe.asked_recipe(folder, models, overrides)
     if calibrate and _has_mixes(folder):
         # Works on the run, so that its recipe has to hold, as for `generate --calibrate`.
-        config = recipe.settle_recipe(folder, models, overrides)
-        trial = _tried(config, seconds or TRIAL_SECONDS, watts, folder)
+        asked = recipe.settle_recipe(folder, models, overrides)
+        trial = _tried(asked, seconds or TRIAL_SECONDS, watts, folder)
     elif calibrate:
-        trial = _tried(config, seconds or TRIAL_SECONDS, watts)
+        trial = _tried(asked, seconds or TRIAL_SECONDS, watts)
+    config = asked.config
     own = _own(folder)
     trial = trial or (own.calibrated if own else None)
     machine = noted.this_machine(offline.child_environment(folder))
@@ -96,7 +94,7 @@ def _has_mixes(folder: Path) -> bool:
 
 
 def _tried(
-    config: "Config", seconds: float, watts: float | None, run_folder: Path | None = None
+    asked: "Recipe", seconds: float, watts: float | None, run_folder: Path | None = None
 ) -> "Calibrated | None":
     """A trial of stage generate: of a run's own mixes, or of made-up ones in a throwaway folder.
 
@@ -111,10 +109,10 @@ def _tried(
     with Progress(plain=True) as progress:
         if run_folder is None:
             progress.say("no mixes yet: made-up skills are tried, and nothing of it is kept")
-        with run.opened(folder, config, progress) as context:
+        with run.opened(folder, asked, progress) as context:
             if run_folder is None:
                 generate_trial.made_up_plan(context)
             facts = generate_trial.calibrate(context, seconds, watts)
     if run_folder is None:
         shutil.rmtree(folder)
-    return seen.calibrated(config, facts)
+    return seen.calibrated(asked.config, facts)

@@ -155,8 +155,8 @@ def import_(file: Path, name: str, models: Path | None, overrides: tuple[str, ..
     folder = run.folder_of(name)
     if not (folder / run.RECIPE).exists():
         csv_file.check(listed)  # a file with mistakes leaves no run behind
-    config = recipe.settle_recipe(folder, models, overrides)
-    with Progress(plain=True) as progress, run.opened(folder, config, progress) as context:
+    settled = recipe.settle_recipe(folder, models, overrides)
+    with Progress(plain=True) as progress, run.opened(folder, settled, progress) as context:
         outcome = edit.bring_in(context, listed)
     if listed.unknown_columns:
         click.echo(f"warning: nothing reads {', '.join(listed.unknown_columns)}", err=True)

@@ -5,7 +5,7 @@ import json
 import math
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,20 @@ def _saying_what_is_left(folder: Path, stages: Sequence[str]) -> Iterator[None]:
         raise OutOfTime(status.left(folder, stages, str(over))) from None
 
 
+@contextmanager
+def _placed(folder: Path) -> Iterator[None]:
+    """The run's folder made, before anything is said; a new one goes if nothing came into it."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except LocalismError:
+        with suppress(OSError):
+            if is_new:
+                folder.rmdir()
+        raise
+
+
 def _end_once(*_: Any) -> None:
     """Slurm's warning, as Ctrl-C; `timeout` and some schedulers send it twice in a moment."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -124,16 +138,21 @@ def _work(
     folder = run.folder_of(name) if begins or models else run.existing_folder(name)
     short = click.get_current_context().obj.get("overrides", [])
     with _as_typed():
-        config = recipe.settle_recipe(folder, models, (*overrides, *short))
+        asked = recipe.settle_recipe(folder, models, (*overrides, *short))
+    config = asked.config
     deadline = click.get_current_context().obj.get("deadline", math.inf)
     wanted = stages or run.STAGES
-    with _saying_what_is_left(folder, wanted), Progress(plain=plain) as progress:
+    with (
+        _placed(folder),
+        _saying_what_is_left(folder, wanted),
+        Progress(plain=plain) as progress,
+    ):
         progress.say(run.headline(folder, config))
         if is_examined:
             from localism.doctor.examine import before_a_run
 
-            before_a_run(config, folder, progress)
-        with run.opened(folder, config, progress) as context:
+            before_a_run(asked, folder, progress)
+        with run.opened(folder, asked, progress) as context:
             context = replace(context, deadline=deadline)
             if trial:
                 from localism.stages import generate_trial

@@ -6,14 +6,13 @@
 import asyncio
 from pathlib import Path
 
-from localism import recipe
-from localism.config import Config
 from localism.context import Context
 from localism.doctor import files, machine
 from localism.doctor.findings import Finding
 from localism.errors import LocalismError, MachineError
 from localism.models_toml import Look
 from localism.progress import Progress
+from localism.recipe import Recipe
 from localism.records import Sampling
 from localism.serving.client import RequestFailed
 from localism.serving.server import serve
@@ -30,9 +29,9 @@ def examine(look: Look, folder: Path) -> list[Finding]:
     return [*mistakes, *files.check(look), *machine.check(look, folder)]
 
 
-def before_a_run(config: Config, folder: Path, progress: Progress) -> None:
+def before_a_run(asked: Recipe, folder: Path, progress: Progress) -> None:
     """Say what the checks warn of; MachineError for what would stop the run later."""
-    seen = examine(Look(config, recipe.origin(folder)), folder)
+    seen = examine(Look(asked.config, asked.origin()), folder)
     for finding in seen:
         if finding.status == "warn":
             progress.say(f"warning: {finding.check}: {finding.found}; {finding.fix}")

@@ -10,6 +10,7 @@ from localism import run
 from localism.context import Context
 from localism.errors import StageError
 from localism.progress import Progress
+from localism.recipe import Recipe
 from localism.records import STAGES
 
 pytestmark = pytest.mark.component
@@ -29,7 +30,8 @@ def worked(teacher, tmp_path: Path):
             mix={"train": train, "dev": 2, "test": 2},
             curate={"skills": "words", **curate},
         )
-        with run.opened(tmp_path / "grown", config, Progress(io.StringIO(), plain=True)) as context:
+        asked = Recipe(Path("models.toml"), (), config)
+        with run.opened(tmp_path / "grown", asked, Progress(io.StringIO(), plain=True)) as context:
             run.run_stages(context, DATA_STAGES)
             return then(context) if then else snapshot(context)
 
@@ -76,7 +78,7 @@ def test_a_top_up_plans_once_and_the_next_call_writes_it(worked) -> None:
 
 
 def test_a_top_up_wants_a_curated_run(teacher, tmp_path: Path) -> None:
-    config = embedded_config(**teacher.endpoints)
-    with run.opened(tmp_path / "new", config, Progress(io.StringIO(), plain=True)) as context:
+    asked = Recipe(Path("models.toml"), (), embedded_config(**teacher.endpoints))
+    with run.opened(tmp_path / "new", asked, Progress(io.StringIO(), plain=True)) as context:
         with pytest.raises(StageError, match="between curate and train"):
             run.top_up(context)

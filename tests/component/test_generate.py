@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from engines import NewContext, ServedTeacher, embedded_config
 
-from localism import recipe, run
+from localism import forking, recipe
 from localism.config import Config
 from localism.context import Context
 from localism.embedded.world import QUERY_TYPES, TOPICS
@@ -332,15 +332,19 @@ def test_after_the_alarm_a_fork_with_a_mended_pack_pays_only_for_the_turns_that_
     """)
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
-    said, paid = worked(first, recipe.settle_recipe(first, tmp_path / "models.toml", ()), 60)
+    asked = recipe.settle_recipe(first, tmp_path / "models.toml", ())
+    recipe.write_recipe(first, *asked)
+    said, paid = worked(first, asked.config, 60)
     assert "gave no example" in said
 
     mended = Path(shutil.copytree(pack, tmp_path / "mended"))
     (mended / "refine.txt").write_text(refine)
-    forked, _ = run.fork(str(first), str(second), None, [f"prompts.pack={json.dumps(str(mended))}"])
+    forked, _ = forking.fork(
+        str(first), str(second), None, [f"prompts.pack={json.dumps(str(mended))}"]
+    )
     assert forked == len(paid)
     before = requests_answered(teacher)
-    said, turns = worked(second, recipe.settle_recipe(second, None, ()), 60)
+    said, turns = worked(second, recipe.settle_recipe(second, None, ()).config, 60)
     assert said.endswith("of 60 mixes gave an example") or "did not parse" in said
     kept = {row["turn_id"]: row for row in turns}
     assert all(kept[row["turn_id"]] == row for row in paid)

@@ -396,8 +396,9 @@ def test_a_run_may_reach_the_hosts_of_its_configuration_and_no_others(tmp_path: 
         from localism import run
         from localism.models_toml import validate
         from localism.progress import Progress
-        config = validate({tables!r}, "models.toml")
-        with run.opened(Path({str(tmp_path / "run")!r}), config, Progress(io.StringIO())):
+        from localism.recipe import Recipe
+        asked = Recipe(Path("models.toml"), (), validate({tables!r}, "models.toml"))
+        with run.opened(Path({str(tmp_path / "run")!r}), asked, Progress(io.StringIO())):
             print(*map(knock, ["203.0.113.7", "203.0.113.8", "203.0.113.6"]))
             print(os.environ["LOCALISM_EGRESS_ALLOWED"])
     """

@@ -44,7 +44,7 @@ RANKS = [
     {"suites", "packing"},
     {"stages"},
     {"run", "worker", "status", "why", "sql_shell", "duckdb_ui", "variants", "doctor", "planning"},
-    {"skill_lists"},
+    {"skill_lists", "forking"},
     {"cli"},
     {"__main__"},
 ]

@@ -6,9 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
-from localism import reader, recipe, run, status
-from localism.errors import ConfigError, StageError, UsageError
+from localism import forking, reader, recipe, run, status
+from localism.cli.main import cli
+from localism.doctor import machine
+from localism.doctor.findings import Finding
+from localism.errors import ConfigError, MachineError, StageError, UsageError
 from localism.progress import Progress
 from localism.prompting.packs import packaged
 from localism.records import STAGES
@@ -24,7 +28,15 @@ def folder(tmp_path, monkeypatch):
 
 
 def work(folder, models=None, overrides=()):
+    """What a call asks for, if it may."""
     return recipe.settle_recipe(folder, models, overrides)
+
+
+def begun(folder, models=None, overrides=()):
+    """The same, by a call that then did nothing."""
+    asked = work(folder, models, overrides)
+    with run.opened(folder, asked, Progress(plain=True)):
+        return asked.config
 
 
 def add_turn(store, turn_id="t1"):
@@ -52,13 +64,12 @@ def add_turn(store, turn_id="t1"):
 
 def test_a_run_without_models_toml_takes_the_embedded_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert work(tmp_path / "runs" / "x").is_rehearsal()
+    assert work(tmp_path / "runs" / "x").config.is_rehearsal()
 
 
 def test_the_same_call_again_is_the_same_recipe(folder):
-    first = work(folder, None, ["train.epochs=3"])
-    assert work(folder) == first
-    assert work(folder, None, ["train.epochs=3"]) == first
+    first = begun(folder, None, ["train.epochs=3"])
+    assert begun(folder) == begun(folder, None, ["train.epochs=3"]) == first
 
 
 def went_through(folder, *stages):
@@ -79,7 +90,7 @@ def test_a_changed_override_is_refused_with_the_way_out(folder):
 
 def test_the_section_of_a_stage_may_change_until_that_stage_starts(folder):
     went_through(folder, "extract", "cluster")
-    assert work(folder, None, ["mix.k=3", "train.epochs=3"]).mix.k == 3
+    assert begun(folder, None, ["mix.k=3", "train.epochs=3"]).mix.k == 3
     for override in (
         "extract.topics=9",
         "cluster.min_cluster_size=3",
@@ -99,7 +110,7 @@ def test_the_section_of_a_stage_may_change_until_that_stage_starts(folder):
 def test_a_stage_that_stopped_at_its_own_section_leaves_it_free(folder):
     with run.opened(folder, work(folder), Progress(plain=True)) as context:
         context.store.event("stage_started", "extract")
-    assert work(folder, None, ["extract.topics=9"]).extract.topics == 9
+    assert begun(folder, None, ["extract.topics=9"]).extract.topics == 9
     with run.opened(folder, work(folder), Progress(plain=True)) as context:
         context.store.add("topic", topic_id="t", name="t", ordinal=0)
     with pytest.raises(UsageError, match="extract.topics"):
@@ -109,7 +120,7 @@ def test_a_stage_that_stopped_at_its_own_section_leaves_it_free(folder):
 def test_a_fork_of_edited_skills_says_that_the_file_has_to_come_again(folder):
     with run.opened(folder, work(folder), Progress(plain=True)) as context:
         context.store.event("skills_imported", "extract")
-    assert "localism skills import" in run.fork("first", "second", None, [])[1]
+    assert "localism skills import" in forking.fork("first", "second", None, [])[1]
 
 
 def test_asking_for_more_mixes_opens_the_stages_from_mix_on_again(folder):
@@ -132,22 +143,22 @@ def test_mixes_are_neither_taken_back_nor_added_to_what_was_trained_on(folder, s
 
 
 def test_an_edited_models_toml_is_noticed(folder, tmp_path):
-    work(folder)
+    went_through(folder, "extract")
     (tmp_path / "models.toml").write_text(TEXT.replace("seed = 0", "seed = 1"))
     with pytest.raises(UsageError, match="seed"):
         work(folder)
 
 
 def test_speed_may_change_and_is_kept(folder):
-    work(folder)
-    assert work(folder, None, ["teacher.max_num_seqs=32"]).teacher.max_num_seqs == 32
-    assert work(folder).teacher.max_num_seqs == 32
+    went_through(folder, "extract")
+    assert begun(folder, None, ["teacher.max_num_seqs=32"]).teacher.max_num_seqs == 32
+    assert begun(folder).teacher.max_num_seqs == 32
 
 
 def test_a_run_goes_on_without_the_file_that_it_was_started_with(folder, tmp_path):
-    first = work(folder)
+    first = begun(folder)
     (tmp_path / "models.toml").unlink()
-    assert work(folder) == first
+    assert begun(folder) == first
 
 
 def test_a_swapped_model_is_refused(folder, tmp_path):
@@ -157,18 +168,19 @@ def test_a_swapped_model_is_refused(folder, tmp_path):
 
     shutil.copytree(embedded("embedded:teacher"), tmp_path / "teacher")
     overrides = [f"teacher.path={tmp_path}/teacher"]
-    config = work(folder, None, overrides)
-    with run.opened(folder, config, Progress(plain=True)) as context:
+    asked = work(folder, None, overrides)
+    with run.opened(folder, asked, Progress(plain=True)) as context:
         add_turn(context.store)
     tokenizer = tmp_path / "teacher" / "tokenizer_config.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
     with pytest.raises(ConfigError, match="not what this run"):
-        with run.opened(folder, config, Progress(plain=True)):
+        with run.opened(folder, asked, Progress(plain=True)):
             pass
 
 
 def test_a_second_worker_is_refused_with_the_first_one_s_process_id(folder):
-    config = work(folder)
+    begun(folder)
+    asked = work(folder)
     script = (
         "import sys; from pathlib import Path; from localism import lock\n"
         "with lock.held(Path(sys.argv[1]), print):\n print('in', flush=True); sys.stdin.read()"
@@ -178,19 +190,17 @@ def test_a_second_worker_is_refused_with_the_first_one_s_process_id(folder):
     )
     child.stdout.readline()
     try:
-        (folder / "logs").mkdir(exist_ok=True)
         with pytest.raises(UsageError, match=f"process {child.pid}"):
-            with run.opened(folder, config, Progress(plain=True)):
+            with run.opened(folder, asked, Progress(plain=True)):
                 pass
     finally:
         child.communicate()
-    with run.opened(folder, config, Progress(plain=True)):
+    with run.opened(folder, asked, Progress(plain=True)):
         pass
 
 
 def test_a_stage_whose_predecessor_is_missing_names_it(folder):
-    config = work(folder)
-    with run.opened(folder, config, Progress(plain=True)) as context:
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
         with pytest.raises(StageError, match="needs stage extract"):
             run.run_stages(context, ["mix"])
 
@@ -205,8 +215,7 @@ def test_a_batch_that_the_gpus_cannot_share_is_refused_before_the_first_stage(fo
 
 
 def test_done_stages_are_skipped(folder):
-    config = work(folder)
-    with run.opened(folder, config, Progress(plain=True)) as context:
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
         for stage in run.STAGES:
             context.store.event("stage_finished", stage, summary=f"{stage} was done")
         (folder / "report.html").touch()
@@ -218,8 +227,7 @@ def test_done_stages_are_skipped(folder):
 
 
 def test_a_finished_run_whose_books_do_not_balance_is_refused(folder):
-    config = work(folder)
-    with run.opened(folder, config, Progress(plain=True)) as context:
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
         for stage in run.STAGES:
             context.store.event("stage_finished", stage, summary="done")
         (folder / "report.html").touch()
@@ -230,22 +238,21 @@ def test_a_finished_run_whose_books_do_not_balance_is_refused(folder):
 
 
 def test_fork_carries_the_ledger_and_takes_the_new_recipe(folder):
-    config = work(folder)
-    with run.opened(folder, config, Progress(plain=True)) as context:
+    with run.opened(folder, work(folder), Progress(plain=True)) as context:
         add_turn(context.store)
-    assert run.fork("first", "second", None, ["train.epochs=3"])[0] == 1
+    assert forking.fork("first", "second", None, ["train.epochs=3"])[0] == 1
     forked = folder.parent / "second"
     assert reader.read(forked, "SELECT turn_id FROM turn").rows == [["t1"]]
     assert json.loads((forked / run.RECIPE).read_text())["config"]["train"]["epochs"] == 3
-    assert work(forked).train.epochs == 3
+    assert work(forked).config.train.epochs == 3
     with pytest.raises(UsageError, match="exists already"):
-        run.fork("first", "second", None, [])
+        forking.fork("first", "second", None, [])
 
 
 def test_calls_of_the_parent_are_no_tokens_of_a_fork(folder):
     with run.opened(folder, work(folder), Progress(plain=True)) as context:
         add_turn(context.store)
-    run.fork("first", "second", None, [])
+    forking.fork("first", "second", None, [])
     forked = folder.parent / "second"
     facts = status.facts(forked, run.STAGES)
     assert facts["tokens"] == []
@@ -265,8 +272,8 @@ def test_a_fresh_fork_may_still_change_what_its_parent_had_made_something_by(fol
         add_turn(context.store)
     with pytest.raises(UsageError, match="another recipe"):
         work(folder, None, ["extract.topics=9"])
-    run.fork("first", "second", None, [])
-    assert work(folder.parent / "second", None, ["extract.topics=9"]).extract.topics == 9
+    forking.fork("first", "second", None, [])
+    assert begun(folder.parent / "second", None, ["extract.topics=9"]).extract.topics == 9
 
 
 @pytest.mark.parametrize("text", [
@@ -275,7 +282,7 @@ def test_a_fresh_fork_may_still_change_what_its_parent_had_made_something_by(fol
     '{"models": 3, "overrides": [], "config": {}}',
 ])  # fmt: skip
 def test_a_damaged_recipe_is_named(folder, text):
-    work(folder)
+    begun(folder)
     (folder / run.RECIPE).write_text(text)
     with pytest.raises(ConfigError, match="recipe") as refused:
         work(folder)
@@ -283,24 +290,87 @@ def test_a_damaged_recipe_is_named(folder, text):
 
 
 def test_an_unknown_run_lists_the_known_ones(folder):
-    work(folder)
+    begun(folder)
     with pytest.raises(UsageError) as caught:
         run.existing_folder("frist")
     assert "first" in caught.value.fix
 
 
 def test_of_two_that_start_a_run_at_once_the_first_recipe_holds(folder):
-    config = work(folder)
-    assert not recipe.write_recipe(folder, folder, [], config, is_new=True)
-    assert [path.name for path in folder.iterdir()] == [run.RECIPE]
+    late = work(folder, None, ["seed=4"])
+    went_through(folder, "extract")
+    with pytest.raises(UsageError, match="seed"):
+        with run.opened(folder, late, Progress(plain=True)):
+            pass
+    assert work(folder).config.seed == 0
+
+
+# ---- settings that are refused -------------------------------------------------------------
+
+
+def snapshot(folder):
+    """All that a run keeps of its recipe."""
+    events = "SELECT kind, stage FROM event WHERE kind IN ('recipe_changed', 'stage_reopened')"
+    kept = reader.read(folder, "SELECT recipe, recipe_hash FROM run").rows
+    return (folder / run.RECIPE).read_text(), kept, reader.read(folder, events).rows
+
+
+def refused(folder, *overrides, meanwhile=lambda store: None):
+    """A call with these settings that fails where an engine does not start; its error."""
+    with pytest.raises(StageError) as caught:
+        with run.opened(folder, work(folder, None, overrides), Progress(plain=True)) as context:
+            context.store.event("engine_failed", "extract")
+            meanwhile(context.store)
+            raise StageError("no start", where="log", fix="lower it")
+    return caught.value
+
+
+@pytest.mark.parametrize("setting", ["mix.train=400", "teacher.max_num_seqs=32", "train.epochs=3"])
+def test_what_a_call_set_is_forgotten_when_it_fails_before_it_made_anything(folder, setting):
+    went_through(folder, *STAGES[:5])
+    before = snapshot(folder)
+    error = refused(folder, setting)
+    assert snapshot(folder) == before
+    assert f"nothing was made with --set {setting}" in error.fix
+
+
+def test_a_new_run_that_fails_keeps_its_models_toml_and_forgets_what_was_set(folder):
+    refused(folder, "seed=4", "teacher.max_model_len=700")
+    kept = json.loads((folder / run.RECIPE).read_text())
+    assert kept["overrides"] == [] and kept["config"]["seed"] == 0
+    assert begun(folder, None, ["seed=5"]).seed == 5  # nothing was made, so nothing is frozen
+
+
+def test_what_a_call_set_stays_when_it_made_something_before_it_failed(folder):
+    error = refused(folder, "extract.topics=9", meanwhile=add_turn)
+    assert "nothing was made" not in error.fix
+    assert work(folder).config.extract.topics == 9
+
+
+def test_a_failure_without_settings_says_nothing_of_them(folder):
+    begun(folder, None, ["seed=4"])
+    assert refused(folder).fix == "lower it"
+    assert work(folder).config.seed == 4
+
+
+@pytest.mark.parametrize("name", ["faulty", "new"])
+def test_a_setting_that_the_doctor_refuses_leaves_no_trace(folder, name, monkeypatch):
+    begun(folder.parent / "faulty")
+    before = snapshot(folder.parent / "faulty")
+    monkeypatch.setattr(machine, "check", lambda *_: [Finding("fail", "memory", "none", "buy")])
+    words = ["run-all", "--run", name, "--plain", "--set", "teacher.max_num_seqs=32"]
+    done = CliRunner().invoke(cli, words, obj={})
+    assert isinstance(done.exception, MachineError)
+    assert snapshot(folder.parent / "faulty") == before
+    assert not (folder.parent / "new").exists()
 
 
 def test_a_mended_input_is_welcome_before_anything_was_made_of_it(folder, tmp_path):
     (tmp_path / "seeds.jsonl").write_text('{"instruction": "one"}\n')
-    config = work(folder, None, [f'extract.seeds=["{tmp_path}/seeds.jsonl"]'])
+    asked = work(folder, None, [f'extract.seeds=["{tmp_path}/seeds.jsonl"]'])
     for text in ('{"instruction": "one"}\n', '{"instruction": "two"}\n'):
         (tmp_path / "seeds.jsonl").write_text(text)
-        with run.opened(folder, config, Progress(plain=True)):
+        with run.opened(folder, asked, Progress(plain=True)):
             pass
 
 

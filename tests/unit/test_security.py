@@ -101,8 +101,8 @@ def test_files_of_a_run_have_the_rights_of_the_users_umask(tmp_path, umask, othe
     script = (
         "import os, sys; from pathlib import Path; os.umask(int(sys.argv[2]))\n"
         "from localism import recipe, run; from localism.progress import Progress\n"
-        "folder = Path(sys.argv[1]); config = recipe.settle_recipe(folder, None, [])\n"
-        "with Progress(plain=True) as progress, run.opened(folder, config, progress) as context:\n"
+        "folder = Path(sys.argv[1]); asked = recipe.settle_recipe(folder, None, [])\n"
+        "with Progress(plain=True) as progress, run.opened(folder, asked, progress) as context:\n"
         "    context.store.event('note', 'extract'); context.store.flush()\n"
     )
     done = subprocess.run(
@@ -121,8 +121,8 @@ def test_the_socket_of_a_run_answers_its_owner_alone(tmp_path):
     script = (
         "import os, sys, time; from pathlib import Path\n"
         "from localism import recipe, run; from localism.progress import Progress\n"
-        "folder = Path(sys.argv[1]); config = recipe.settle_recipe(folder, None, [])\n"
-        "with Progress(plain=True) as progress, run.opened(folder, config, progress):\n"
+        "folder = Path(sys.argv[1]); asked = recipe.settle_recipe(folder, None, [])\n"
+        "with Progress(plain=True) as progress, run.opened(folder, asked, progress):\n"
         "    for path in folder.rglob('*'):\n"
         "        if path.is_socket(): print(oct(path.stat().st_mode & 0o777))\n"
     )

@@ -88,8 +88,8 @@ def first(finished_cluster, here):
 def make_run(name: str = "first", world: dict[str, dict[str, int]] = WORLD) -> Path:
     """A run that stands between cluster and mix."""
     folder = run.folder_of(name)
-    config = recipe.settle_recipe(folder, None, [])
-    with run.opened(folder, config, Progress(plain=True)) as context:
+    asked = recipe.settle_recipe(folder, None, [])
+    with run.opened(folder, asked, Progress(plain=True)) as context:
         fill(context.store, world)
         for stage in ("extract", "cluster"):
             context.store.event("stage_finished", stage, summary="made by hand")
@@ -221,8 +221,8 @@ def test_an_unknown_cluster_names_the_nearest(first, name, fix):
 
 def test_a_run_without_skills_says_what_to_do():
     folder = run.folder_of("empty")
-    config = recipe.settle_recipe(folder, None, [])
-    with run.opened(folder, config, Progress(plain=True)):
+    asked = recipe.settle_recipe(folder, None, [])
+    with run.opened(folder, asked, Progress(plain=True)):
         pass
     for arguments in (["--run", "empty"], ["--run", "empty", "--cluster", "x"]):
         assert isinstance(call(*arguments).exception, ConfigError)
@@ -230,8 +230,8 @@ def test_a_run_without_skills_says_what_to_do():
 
 
 def test_skills_are_listed_beside_the_process_that_works_on_the_run(first):
-    config = recipe.settle_recipe(first, None, [])
-    with run.opened(first, config, Progress(plain=True)):
+    asked = recipe.settle_recipe(first, None, [])
+    with run.opened(first, asked, Progress(plain=True)):
         done = subprocess.run(
             [sys.executable, "-m", "localism", "skills", "--run", "first"],
             capture_output=True,
@@ -416,8 +416,8 @@ def test_a_cluster_that_loses_its_medoid_is_named_after_its_largest_skill(first)
 
 
 def test_a_name_that_the_teacher_gave_a_cluster_stays(first):
-    config = recipe.settle_recipe(first, None, [])
-    with run.opened(first, config, Progress(plain=True)) as context:
+    asked = recipe.settle_recipe(first, None, [])
+    with run.opened(first, asked, Progress(plain=True)) as context:
         context.store.execute(
             "UPDATE cluster SET name = 'money' WHERE medoid = 'budget_management'"
         )
@@ -557,8 +557,8 @@ def test_unknown_columns_are_named_in_a_warning():
 
 def test_after_mix_skills_are_fixed_and_the_way_out_is_a_fork(first):
     path, listed = exported()
-    config = recipe.settle_recipe(first, None, [])
-    with run.opened(first, config, Progress(plain=True)) as context:
+    asked = recipe.settle_recipe(first, None, [])
+    with run.opened(first, asked, Progress(plain=True)) as context:
         context.store.add("mix", mix_id="m", ordinal=0, k=2, query_type_id=None, split="train")
     before = snapshot(first)
     with pytest.raises(UsageError, match="until mix") as caught:
@@ -569,8 +569,8 @@ def test_after_mix_skills_are_fixed_and_the_way_out_is_a_fork(first):
 
 def test_between_extract_and_cluster_there_is_nothing_to_edit_yet(first):
     path, _ = exported()
-    config = recipe.settle_recipe(first, None, [])
-    with run.opened(first, config, Progress(plain=True)) as context:
+    asked = recipe.settle_recipe(first, None, [])
+    with run.opened(first, asked, Progress(plain=True)) as context:
         context.store.execute("DELETE FROM event WHERE stage = 'cluster'")
     with pytest.raises(UsageError, match="cluster comes first"):
         raise call("import", str(path), "--run", "first").exception
@@ -594,8 +594,8 @@ def test_a_list_starts_a_run_in_place_of_extract():
         {"name": "budget_management", "source": "list.csv", "n": 2},
         {"name": "origami", "source": "list.csv", "n": 1},
     ]  # fmt: skip
-    config = recipe.settle_recipe(folder, None, [])
-    with run.opened(folder, config, Progress(plain=True)) as context:
+    asked = recipe.settle_recipe(folder, None, [])
+    with run.opened(folder, asked, Progress(plain=True)) as context:
         assert run.finished_stages(context.store) == {"extract": said.strip()}
     before = snapshot(folder)
     assert text("import", "list.csv", "--run", "new").startswith("no change")
@@ -651,8 +651,8 @@ def test_a_kill_in_the_middle_of_an_edit_leaves_the_skills_as_they_were(edited, 
 
 def test_two_edits_at_once_are_refused(edited):
     folder, path = edited
-    config = recipe.settle_recipe(folder, None, [])
-    with run.opened(folder, config, Progress(plain=True)):
+    asked = recipe.settle_recipe(folder, None, [])
+    with run.opened(folder, asked, Progress(plain=True)):
         result = call("import", str(path), "--run", "first")
     assert "already being worked on" in str(result.exception)
 
