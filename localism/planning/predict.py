@@ -4,8 +4,8 @@ A stage that is done shows what it took, and beside it what was predicted. What 
 the best that there is:
 
 - a trial of stage generate (`--calibrate`): its rate for generate, with the interval of the trial;
-- an earlier run: unit by unit; its seconds hold for the same models on the same machine, and are
-  scaled by parameters where another model takes its place;
+- an earlier run: unit by unit, and once the start of each engine; its seconds hold for the same
+  models on the same machine, and are scaled by parameters where another model takes its place;
 - a trial, for other stages that ask a model: calls and tokens are counted from the recipe, and go
   at the trial's pace, by parameters;
 - nothing: calls and tokens are counted from the recipe, and seconds follow from an assumed use of
@@ -128,7 +128,7 @@ def _row(config: Config, machine: Machine, stage: str, took: StageTook, basis: s
 def _scaled(config: Config, machine: Machine, stage: str, like: Seen, each: StageTook) -> Row:
     count, factor = units(config)[stage], _factor(config, like.config, stage)
     took = StageTook(
-        None if each.seconds is None else each.seconds * count * factor,
+        None if each.seconds is None else each.seconds * count * factor + each.one_start,
         each.calls * count,
         each.prompt_tokens * count,
         each.completion_tokens * count,

@@ -23,11 +23,20 @@ WITH timed AS ({stage_time.STAGES}), asked AS (
            sum(completion_tokens)::BIGINT AS completion_tokens
     FROM turn ANTI JOIN event e ON e.kind = 'forked' AND turn.finished_at <= e.happened_at
     JOIN timed USING (stage) WHERE finished_at <= ended GROUP BY stage
+), engine AS (                            -- one that died or was interrupted was started again
+    SELECT stage, detail->>'role' AS role, sum((detail->>'seconds')::DOUBLE) AS every_start,
+           avg((detail->>'seconds')::DOUBLE) AS one_start
+    FROM event JOIN timed USING (stage)
+    WHERE kind = 'engine_started' AND happened_at <= ended GROUP BY stage, role
+), starts AS (
+    SELECT stage, sum(every_start) AS every_start, sum(one_start) AS one_start
+    FROM engine GROUP BY stage
 )
-SELECT stage, seconds, predicted, basis, coalesce(calls, 0) AS calls,
+SELECT stage, seconds, predicted, basis, coalesce(every_start, 0) AS every_start,
+       coalesce(one_start, 0) AS one_start, coalesce(calls, 0) AS calls,
        coalesce(prompt_tokens, 0) AS prompt_tokens,
        coalesce(completion_tokens, 0) AS completion_tokens
-FROM timed LEFT JOIN asked USING (stage) WHERE ended IS NOT NULL
+FROM timed LEFT JOIN asked USING (stage) LEFT JOIN starts USING (stage) WHERE ended IS NOT NULL
 """
 _CALIBRATED = "SELECT detail FROM event WHERE kind = 'calibrated' ORDER BY happened_at DESC LIMIT 1"
 
@@ -48,6 +57,10 @@ class StageTook:
     """Seconds that were noted as expected before it began."""
     basis: str | None = None
     """What that rested on."""
+    every_start: float = 0.0
+    """Of the seconds, those in which its engines loaded, each time that they did."""
+    one_start: float = 0.0
+    """What one start of each of its engines takes."""
 
 
 @dataclass(frozen=True)
@@ -109,15 +122,20 @@ class Seen:
     """Its latest trial."""
 
     def each(self, stage: str) -> StageTook | None:
-        """What one unit of a stage took, as fractions; None where it was not finished."""
+        """What one unit of a stage took, as fractions; None where it was not finished.
+
+        Its seconds are without the starts of engines, which are as long for many units as for few.
+        """
         took, count = self.took.get(stage), units(self.config).get(stage, 0)
         if not took or not count:
             return None
+        working = None if took.seconds is None else max(0.0, took.seconds - took.every_start)
         return StageTook(
-            None if took.seconds is None else took.seconds / count,
+            None if working is None else working / count,
             took.calls / count,
             took.prompt_tokens / count,
             took.completion_tokens / count,
+            one_start=took.one_start,
         )
 
 

@@ -80,6 +80,22 @@ def test_a_run_ten_times_as_large_takes_ten_times_as_long(tmp_path):
     assert found.basis == "run small"
 
 
+def test_an_engines_start_is_as_long_for_a_plan_ten_times_as_large(tmp_path):
+    folder = a_run(tmp_path / "small", "mix.train=100", "mix.dev=2", "mix.test=2", seconds=100)
+    with Store(folder / reader.CORPUS) as store:
+        # It died once: both starts are in the 100 seconds, and a plan counts one.
+        for number, seconds in enumerate((35.0, 25.0)):
+            detail = json.dumps({"role": "teacher", "seconds": seconds})
+            store.add(
+                "event", event_id=f"start {number}", happened_at=now(), stage="generate",
+                kind="engine_started", detail=detail,
+            )  # fmt: skip
+    like = seen.look(folder)
+    config = config_of("mix.train=1036", "mix.dev=2", "mix.test=2")
+    found = row(predict.rows(config, CPU, None, like), "generate")
+    assert found.hours * 3600 == pytest.approx(10 * (100 - 60) + 30, rel=0.02)
+
+
 def test_hours_in_which_nobody_worked_do_not_count(tmp_path):
     busy = seen.look(a_run(tmp_path / "busy", "mix.train=50")).took["generate"].seconds
     paused = seen.look(a_run(tmp_path / "paused", "mix.train=50", idle=7200)).took["generate"]
