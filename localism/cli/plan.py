@@ -106,7 +106,7 @@ def _tried(
     from localism.stages import generate_trial
 
     folder = run_folder or Path(tempfile.mkdtemp(prefix="localism-trial-"))
-    with Progress(plain=True) as progress:
+    with Progress() as progress:
         if run_folder is None:
             progress.say("no mixes yet: made-up skills are tried, and nothing of it is kept")
         with run.opened(folder, asked, progress) as context:

@@ -29,6 +29,7 @@ from localism.serving.client import Client, RequestFailed
 from localism.serving.server import serve
 from localism.stages.mix import load_mixes
 from localism.store import Row, Store
+from localism.tables import number_of
 
 CUT_OFF = "cut off"
 # What an example lacks that was begun and not ended; the others are of another form altogether.
@@ -120,7 +121,7 @@ class Writer:
         self._pack = load_pack(context.config.prompts.pack)
         self._samples = sample_numbers(mixes)
         self._alarm, self._trial = EarlyAlarm(self._pack), trial
-        self._done, self._total = done, len(mixes)
+        self._done, self._before, self._total = done, done, len(mixes)
         self._turns, self._started = 0, time.monotonic()
 
     async def write(self, mix: Mix) -> None:
@@ -139,7 +140,8 @@ class Writer:
             candidate = read_candidate(mix, said)
         self._keep(**candidate)
         self._done += 1
-        self._progress.update(self._done, self._total, unit="mixes", detail=self._rates())
+        if not self._trial:  # which is no beginning of the whole plan: see so_far
+            self._progress.update(self._done, self._total, unit="mixes", detail=self._rates())
         self._alarm.note(candidate, said)
 
     async def _converse(self, mix: Mix, said: list[Said]) -> None:
@@ -159,6 +161,11 @@ class Writer:
                 self._trial.note(mix.mix_id, turn.name, reply, began)
             said.append(heard(turn, reply, said, self._pack))
             self._turns += not reply.from_ledger
+
+    def so_far(self) -> str:
+        """What this call did, as '129 turns, 21 conversations finished   41 turns/s, 610 tok/s'."""
+        finished = number_of(self._done - self._before, "conversation")
+        return f"{number_of(self._turns, 'turn')}, {finished} finished   {self._rates()}"
 
     def _rates(self) -> str:
         turns = self._turns / max(1e-9, time.monotonic() - self._started)

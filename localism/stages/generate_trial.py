@@ -5,6 +5,7 @@ Alone: localism generate --calibrate --run NAME
 """
 
 import asyncio
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from localism.context import Context
 from localism.embedded.world import QUERY_TYPES, TOPICS
 from localism.errors import OutOfTime, StageError
 from localism.power import Meter, Power
-from localism.progress import duration
+from localism.progress import Progress, duration
 from localism.prompting.packs import load_pack
 from localism.records import STAGES, Mix
 from localism.serving.client import Client
@@ -31,6 +32,7 @@ from localism.stages.mix import load_mixes
 JOULES_PER_KWH = 3.6e6
 NOTHING = Range(0.0, 0.0, 0.0)
 MADE_UP_MIXES = 5_000  # more than any machine begins in a minute
+SHOWN_SECONDS = 0.5
 AMOUNTS: tuple[Amount, ...] = ("completion_tokens", "prompt_tokens", "seconds")
 
 Facts = dict[str, Any]
@@ -50,7 +52,8 @@ def calibrate(context: Context, seconds: float, watts: float | None) -> Facts:
     context.store.event("stage_started", "generate")
     facts = asyncio.run(_calibrate(context, mixes, pending, seconds, watts))
     context.store.event("calibrated", "generate", **facts)
-    context.progress.end(f"a trial of {duration(facts['trial']['seconds'])}")
+    trial = facts["trial"]
+    context.progress.end(f"a trial of {duration(trial['seconds'])}: {_done_in_words(trial)}")
     return facts
 
 
@@ -72,7 +75,8 @@ def made_up_plan(context: Context) -> None:
         update={"train": MADE_UP_MIXES, "dev": 0, "test": 0, "unit": "skill"}
     )
     config = context.config.model_copy(update={"mix": section})
-    mix.run(replace(context, config=config))
+    silent = Progress(io.StringIO(), plain=True)  # nobody asked for these mixes
+    mix.run(replace(context, config=config, progress=silent))
 
 
 async def _calibrate(
@@ -105,10 +109,24 @@ async def _hold(
     """The trial itself; what is in flight at its end finishes its turn."""
     keep = partial(context.store.add, "candidate")
     writer = Writer(context, client, mixes, len(mixes) - len(pending), keep, trial)
-    try:
-        await client.for_each(in_order(pending, client.in_flight), writer.write, until=trial.until)
-    except OutOfTime:
-        pass
+    ordered = in_order(pending, client.in_flight)
+    async with beside(_show(context, writer, trial)):
+        try:
+            await client.for_each(ordered, writer.write, until=trial.until)
+        except OutOfTime:
+            pass
+
+
+async def _show(context: Context, writer: Writer, trial: Trial) -> None:
+    """How much of the trial's time is over, and what was done in it."""
+    whole = trial.until - trial.began
+    while True:
+        passed = time.monotonic() - trial.began
+        ending = "   what is under way ends its turn" if passed > whole else ""
+        context.progress.update(
+            int(passed), unit=f"of {whole:,.0f} s", detail=writer.so_far() + ending
+        )
+        await asyncio.sleep(SHOWN_SECONDS)
 
 
 def _measured(context: Context, meter: Meter, steady: Steady | None) -> Power:
@@ -234,8 +252,14 @@ def _trial_in_words(facts: Facts) -> str:
     trial = facts["trial"]
     return (
         f"{duration(trial['seconds'])}, its first {duration(trial['ramp_up_seconds'])} not counted"
-        f" in the rate; {trial['turns']:,} turns of {trial['conversations']:,} conversations,"
-        f" {trial['finished']:,} of them finished; all are kept"
+        f" in the rate; {_done_in_words(trial)}; all are kept"
+    )
+
+
+def _done_in_words(trial: Facts) -> str:
+    return (
+        f"{trial['turns']:,} turns of {trial['conversations']:,} conversations,"
+        f" {trial['finished']:,} of them finished"
     )
 
 

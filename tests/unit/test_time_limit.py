@@ -1,20 +1,28 @@
 """--budget-hours and --calibrate as a user types them: what is refused, and what is said."""
 
+import io
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from engines import NewContext
+from engines import NewContext, embedded_config
+from stubs import Stub, stub
 
-from localism import run, status
+from localism import progress, run, status
 from localism.cli.main import cli
 from localism.prompting.packs import packaged
+from localism.stages import generate_trial
 from localism.stages.generate import outcome
 from localism.store import now
+
+__all__ = ["stub"]
 
 
 @pytest.mark.parametrize("hours", ["-1", "0", "nan", "inf", "soon", ""])
@@ -65,6 +73,24 @@ def test_a_trial_without_a_plan_names_the_stage_that_is_missing(tmp_path: Path) 
     done = localism(tmp_path, "generate", "--calibrate", "--models", str(packaged("models.toml")))
     assert done.returncode == 5
     assert "fix:   localism extract" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_trial_shows_its_seconds_and_what_was_done_in_them(
+    new_context: NewContext, stub: Callable[..., Stub], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate_trial, "MADE_UP_MIXES", 50)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.05)
+    server = stub(lambda *_: (200, 0.05))
+    behind = {"path": "", "endpoints": (server.url,)}
+    context = new_context(embedded_config(teacher=behind, generate={"requests_in_flight": 2}))
+    seen = io.StringIO()
+    context = replace(context, progress=progress.Progress(seen, plain=True))
+    generate_trial.made_up_plan(context)
+    facts = generate_trial.calibrate(context, 2.0, None)
+    text = seen.getvalue()
+    assert re.search(r" 1 of 2 s   \d+ turns?, [1-9]\d* conversations? finished ", text), text
+    assert " / 50" not in text and "%" not in text, "it is no beginning of the whole plan"
+    assert f" {facts['trial']['finished']:,} of them finished" in text.splitlines()[-1]
 
 
 def test_what_is_left_is_counted_in_the_units_of_the_books(new_context: NewContext) -> None:
