@@ -19,7 +19,8 @@ from typing import Any
 from localism.gpus import Gpus
 from localism.models_toml import validate
 from localism.planning import predict
-from localism.planning.hardware import Machine, disk_bytes
+from localism.planning.disk import needed
+from localism.planning.hardware import Machine
 from localism.planning.work import units
 
 RESULT = Path(__file__).parent / "results" / "scale_plans.json"
@@ -94,7 +95,7 @@ def plan(teacher: Path, student: Path, examples: int) -> dict[str, Any]:
         "gpu_hours": sum(row.gpu_hours or 0 for row in rows),
         "output_tokens": sum(row.output_tokens for row in rows),
         "calls": calls,
-        "disk_bytes": disk_bytes(config, calls, None),
+        "disk_bytes": needed(config, H100S.gpus, calls).most,
     }  # fmt: skip
 
 

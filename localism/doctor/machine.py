@@ -1,5 +1,6 @@
 """Checks of the machine: memory, disk, versions, ports, limits, leftovers, clock."""
 
+import contextlib
 import importlib.metadata
 import os
 import resource
@@ -21,6 +22,7 @@ from localism.gpus import Gpus, find_gpus, list_holders
 from localism.models_toml import Look
 from localism.packing import wheels
 from localism.paths import embedded
+from localism.planning.disk import needed as needed_disk
 from localism.serving import ray_node
 from localism.serving.handover import told
 from localism.serving.memory import OVERHEAD_BYTES, Needed, needed
@@ -28,12 +30,10 @@ from localism.serving.placement import Room, place
 from localism.serving.server import MANY_FILES
 from localism.stages.train_plan import (
     accumulation_steps,
-    derive_epochs,
     derive_micro_batch,
     passing_bytes,
     shape_of,
     state_bytes,
-    weight_bytes,
 )
 from localism.tables import gigabytes
 
@@ -68,7 +68,7 @@ def check(look: Look, folder: Path) -> Iterator[Finding]:
     if look.config:
         yield from _for_the_models(look.config, look, gpus)
     is_known = look.has_model("student") and not look.is_wrong("train", "mix")
-    yield from _disk(look.config if is_known else None, folder)
+    yield from _disk(look.config if is_known else None, folder, gpus)
     yield _files_open()
     yield _port()
     yield from _space()
@@ -283,7 +283,7 @@ def _training(config: Config, gpus: Gpus) -> Iterator[Finding]:
 # ---- disk and limits -----------------------------------------------------------------------
 
 
-def _disk(config: Config | None, folder: Path) -> Iterator[Finding]:
+def _disk(config: Config | None, folder: Path, gpus: Gpus) -> Iterator[Finding]:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not os.access(existing, os.W_OK):
         yield Finding(
@@ -292,25 +292,26 @@ def _disk(config: Config | None, folder: Path) -> Iterator[Finding]:
         return
     if config is None:
         return
-    try:
-        parameters = weights.parameter_count(embedded(config.student.path))
-    except (LocalismError, OSError):
-        return
-    epochs = derive_epochs(config.train, config.mix.train)[0]
-    stored = weight_bytes("float32" if config.student.dtype == "float32" else "bfloat16")
-    checkpoints = parameters * (epochs * stored + 2 * 12)
-    turns = 40_000 * (config.mix.train + config.mix.dev + config.mix.test)
-    free = shutil.disk_usage(existing).free
-    said = (
-        f"{epochs} checkpoints and their states {gigabytes(checkpoints)}, corpus about "
-        f"{gigabytes(turns)}; {gigabytes(free)} free"
-    )
-    if checkpoints + turns > free:
+    disk, free = needed_disk(config, gpus), shutil.disk_usage(existing).free
+    there = _bytes_in(folder)
+    said = f"{gigabytes(disk.most)} at most: {disk.said()}; {gigabytes(free)} free"
+    said += f", and the run has taken {gigabytes(there)}" if there else ""
+    if disk.most > free + there:
         yield Finding(
-            "fail", "disk", said, "a larger disk, fewer [train].epochs, or [train].keep = 'best'"
-        )
+            "fail", "disk", said,
+            "a larger disk, fewer [train].epochs, or [train].method = 'lora', which has no states",
+        )  # fmt: skip
     else:
         yield Finding("pass", "disk", said)
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of its files, while others may come and go."""
+    found = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found += path.lstat().st_size
+    return found
 
 
 def _files_open() -> Finding:

@@ -1,4 +1,4 @@
-"""What models cost on a machine: seconds, disk and watts, where nothing was measured.
+"""What models cost on a machine: seconds and watts, where nothing was measured.
 
 Good to a factor of three or four; every constant is a guess of how well batches fill the hardware.
 """
@@ -10,18 +10,16 @@ from localism.config import Config, Served
 from localism.errors import LocalismError
 from localism.gpus import Gpus
 from localism.paths import embedded
-from localism.planning.seen import Calibrated, Seen
+from localism.planning.seen import Calibrated
 from localism.power import Power
 from localism.serving.memory import needed
 from localism.serving.placement import Placement, place
-from localism.stages.train_plan import derive_epochs, weight_bytes
 
 # Model floating-point operations that are done a second, of what a card could: an H100 in bf16 and
 # a core of a CPU in float32; the shares are those of well-filled batches.
 GPU_FLOPS, CPU_FLOPS = 0.9e15, 5e10
 DECODE_SHARE, TRAIN_SHARE = 0.15, 0.35
 START_SECONDS = {True: 120.0, False: 25.0}
-CORPUS_BYTES_A_CALL = 6_000
 GPU_WATTS, CORE_WATTS = 700.0, 8.0
 ROLE = {"extract": "teacher", "generate": "teacher", "curate": "judge"}
 
@@ -126,15 +124,3 @@ def start_seconds(config: Config, machine: Machine, stage: str, one: float | Non
     """Of a stage's engines; `one` is what the start of one was measured to take."""
     engines = 2 if stage in ("pick", "evaluate") else 1
     return engines * (one or START_SECONDS[bool(busy_gpus(config, machine, stage))])
-
-
-def disk_bytes(config: Config, total_calls: float, like: Seen | None) -> float:
-    """Of checkpoints with the trainer's states, and of the corpus."""
-    size = parameters(config.student) or 0
-    epochs = derive_epochs(config.train, config.mix.train)[0]
-    kept = epochs if config.train.keep == "all" else 1
-    stored = weight_bytes("float32" if config.student.dtype == "float32" else "bfloat16")
-    a_call = CORPUS_BYTES_A_CALL
-    if like and (calls := sum(took.calls for took in like.took.values())):
-        a_call = int(like.corpus_bytes / calls)
-    return size * (max(kept, min(epochs, 2)) * stored + 12) + total_calls * a_call

@@ -118,6 +118,8 @@ class Seen:
     """Finished stages."""
     corpus_bytes: int
     """Size of its corpus."""
+    calls: int
+    """In its ledger."""
     calibrated: Calibrated | None
     """Its latest trial."""
 
@@ -157,4 +159,5 @@ def gather(folder: Path, config: Config, read: Callable[[str], list[dict[str, An
     trials = read(_CALIBRATED)
     trial = calibrated(config, json.loads(trials[0]["detail"])) if trials else None
     corpus_bytes = (folder / reader.CORPUS).stat().st_size
-    return Seen(folder.name, config, took, corpus_bytes, trial)
+    calls = read("SELECT count(*) AS calls FROM turn")[0]["calls"]
+    return Seen(folder.name, config, took, corpus_bytes, calls, trial)

@@ -6,11 +6,13 @@ from typing import Any
 
 from localism import tables
 from localism.config import Config
-from localism.planning.hardware import Machine, disk_bytes, engines
+from localism.planning.disk import needed
+from localism.planning.hardware import Machine, engines
 from localism.planning.predict import Row
 from localism.planning.seen import Seen
 from localism.power import Power
 from localism.reader import Table
+from localism.tables import gigabytes
 
 COLUMNS = ("stage", "to do", "calls", "in", "out", "time", "GPU hours", "kWh", "basis")
 
@@ -28,6 +30,7 @@ def facts(
     done = [row for row in rows if row.predicted_hours and row.hours]
     taken, predicted = sum(r.hours or 0 for r in done), sum(r.predicted_hours or 0 for r in done)
     hours = sum(row.hours or 0 for row in rows)
+    disk = needed(config, machine.gpus, sum(row.calls for row in rows), like)
     return {
         "stages": stages,
         "engines": engines(config, machine),
@@ -35,7 +38,8 @@ def facts(
         "unknown": [row.stage for row in rows if row.hours is None],
         "gpu_hours": sum(row.gpu_hours or 0 for row in rows),
         "output_tokens": sum(row.output_tokens for row in rows),
-        "disk_bytes": disk_bytes(config, sum(row.calls for row in rows), like),
+        "disk_bytes": disk.most,
+        "disk": disk._asdict() | {"stays": disk.stays},
         "watts": power.watts,
         "watts_source": power.source,
         "kwh": _kwh(hours, power),
@@ -80,8 +84,9 @@ def render(found: dict[str, Any]) -> str:
 def _totals(found: dict[str, Any]) -> list[str]:
     lines = [
         f"{_hours(found['hours'])} in all, {found['gpu_hours']:,.1f} GPU hours, "
-        f"{found['output_tokens']:,.0f} tokens written, {found['disk_bytes'] / 1e9:,.1f} GB of "
-        f"disk, {_energy(found['kwh'])} kWh at {found['watts']:,.0f} W ({found['watts_source']})"
+        f"{found['output_tokens']:,.0f} tokens written, {gigabytes(found['disk_bytes'])} "
+        f"of disk{_left(found)}, {_energy(found['kwh'])} kWh at {found['watts']:,.0f} W "
+        f"({found['watts_source']})"
     ]
     if found["unknown"]:
         lines.append(
@@ -96,6 +101,12 @@ def _totals(found: dict[str, Any]) -> list[str]:
             reached += f"{_hours(budget['hours_left'])} are left then"
         lines.append(f"{_hours(budget['hours'])} from here reach {reached}")
     return lines
+
+
+def _left(found: dict[str, Any]) -> str:
+    """How much of the disk stays, where [train].keep leaves less than there was."""
+    disk = found["disk"]
+    return "" if disk["kept"] == disk["checkpoints"] else f" ({gigabytes(disk['stays'])} stay)"
 
 
 def _trust(found: dict[str, Any]) -> list[str]:

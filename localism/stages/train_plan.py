@@ -334,7 +334,8 @@ def check_disk(job: Job, epochs_done: int) -> None:
     stored = weight_bytes(job.weights_dtype)
     left = job.epochs - epochs_done
     states = 1 if epochs_done else min(2, left)
-    needed = parameters * (left * stored + states * resume_bytes(job))
+    state = resume_bytes(job.method, job.weights_dtype, job.sharded)
+    needed = parameters * (left * stored + states * state)
     free = shutil.disk_usage(job.checkpoints).free
     if needed > free:
         raise MachineError(
@@ -349,13 +350,13 @@ def weight_bytes(dtype: str) -> int:
     return FLOAT32 if dtype == "float32" else HALF
 
 
-def resume_bytes(job: Job) -> int:
+def resume_bytes(method: str, dtype: str, is_sharded: bool) -> int:
     """Bytes a parameter of what the latest checkpoint has beside its weights.
 
-    AdamW's two and, unless the checkpoint's own file serves, float32 weights. Of LoRA next to
-    nothing.
+    AdamW's two and, unless the checkpoint's own file (of this dtype) serves, float32 weights. Of
+    LoRA next to nothing.
     """
-    if job.method == "lora":
+    if method == "lora":
         return 0
-    shares_file = job.weights_dtype == "float32" and not job.sharded
+    shares_file = dtype == "float32" and not is_sharded
     return ADAM if shares_file else ADAM + FLOAT32

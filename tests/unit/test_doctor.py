@@ -23,6 +23,7 @@ from localism.doctor.examine import examine
 from localism.gpus import Device, Gpus, of_devices
 from localism.models_toml import Look, validate
 from localism.paths import embedded
+from localism.planning.disk import needed
 from localism.serving import memory
 
 __all__ = ["stub"]
@@ -412,12 +413,28 @@ def test_a_disk_too_small_for_the_checkpoints(tmp_path):
     folder = fake_model(tmp_path / "m", LLAMA_8B, 2_000_000_000_000)
     student = config_of().student.model_copy(update={"path": str(folder)})
     config = config_of().model_copy(update={"student": student})
-    assert found(machine._disk(config, tmp_path / "runs/new"), "disk").status == "fail"
+    assert (
+        found(machine._disk(config, tmp_path / "runs/new", Gpus(0, None)), "disk").status == "fail"
+    )
+
+
+def test_what_a_run_has_taken_of_the_disk_need_not_be_free(tmp_path, monkeypatch):
+    most = needed(config_of(), Gpus(0, None)).most
+    (tmp_path / "corpus.duckdb").write_bytes(b"x" * 1_000_000)
+
+    class Usage:
+        free = most - 1_000_000
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage)
+    told = found(machine._disk(config_of(), tmp_path, Gpus(0, None)), "disk")
+    assert told.status == "pass" and "the run has taken 1.0 MB" in told.found
+    Usage.free -= 1
+    assert found(machine._disk(config_of(), tmp_path, Gpus(0, None)), "disk").status == "fail"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
-    finding = found(machine._disk(config_of(), tmp_path / "new"), "disk")
+    finding = found(machine._disk(config_of(), tmp_path / "new", Gpus(0, None)), "disk")
     assert finding.status == "fail" and "cannot be written" in finding.found
 
 

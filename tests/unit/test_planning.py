@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from localism import reader
+from localism import reader, tables
 from localism.cli.main import cli
 from localism.errors import UsageError
 from localism.gpus import Gpus
 from localism.models_toml import load
-from localism.planning import hardware, noted, predict, seen, text, work
+from localism.planning import disk, hardware, noted, predict, seen, text, work
 from localism.planning.hardware import Machine
 from localism.power import Power
 from localism.prompting.packs import packaged
@@ -285,10 +285,35 @@ def test_how_the_engines_lie_on_the_gpus_is_told():
     assert hardware.engines(config_of(), CPU) == {}
 
 
-def test_disk_grows_with_checkpoints_and_shrinks_with_keep():
-    every = hardware.disk_bytes(config_of("train.epochs=15"), 0, None)
-    best = hardware.disk_bytes(config_of("train.epochs=15", 'train.keep="best"'), 0, None)
-    assert every > 2 * best > 0
+def test_all_checkpoints_lie_on_the_disk_until_one_is_picked():
+    every = disk.needed(config_of("train.epochs=15"), CPU.gpus)
+    best = disk.needed(config_of("train.epochs=15", 'train.keep="best"'), CPU.gpus)
+    one = 4 * 2_230_464  # float32, as the miniature's student is served
+    assert every.checkpoints == best.checkpoints == 15 * one and best.most == every.most
+    assert (every.kept, best.kept) == (15 * one, one)
+    assert every.states == 2 * 8 * 2_230_464, "AdamW's two, of two checkpoints"
+    assert disk.needed(config_of(), H100.gpus).states == 2 * 12 * 2_230_464, "sharded"
+    assert disk.needed(config_of("train.epochs=1"), CPU.gpus).states == 8 * 2_230_464
+    lora = disk.needed(config_of("train.method=lora"), CPU.gpus)
+    assert lora.states == 0 and lora.exports > one
+
+
+@pytest.mark.parametrize("overrides", [(), ("train.epochs=30", "mix.train=4000")])
+def test_the_doctor_and_the_plan_say_the_same_of_the_disk(tmp_path, monkeypatch, overrides):
+    monkeypatch.chdir(tmp_path)
+    asked = [word for override in overrides for word in ("--set", override)]
+    plan = json.loads(CliRunner().invoke(cli, ["plan", *asked, "--json"], obj={}).output)
+    found = json.loads(CliRunner().invoke(cli, ["doctor", *asked, "--json"], obj={}).output)
+    (said,) = [one["found"] for one in found["findings"] if one["check"] == "disk"]
+    assert said.startswith(f"{tables.gigabytes(plan['disk_bytes'])} at most: ")
+    for part in ("checkpoints", "states", "corpus", "exports"):
+        assert f" {tables.gigabytes(plan['disk'][part])}" in said
+
+
+def test_an_earlier_run_says_what_a_call_takes_in_the_corpus(tmp_path):
+    like = seen.look(a_run(tmp_path / "r"))
+    found = disk.needed(config_of(), CPU.gpus, 1000, like)
+    assert found.corpus == 1000 * like.corpus_bytes / like.calls and like.calls == 3 * 460
 
 
 def test_the_command_needs_no_run_and_begins_none(tmp_path, monkeypatch):

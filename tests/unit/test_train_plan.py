@@ -175,8 +175,10 @@ def test_the_disk_needs_weights_of_each_epoch_and_the_state_of_two(
     Path(job.checkpoints).mkdir(parents=True)
     parameters = train_plan.weights.parameter_count(STUDENT)
     # bfloat16 checkpoints; float32 weights and AdamW's two to resume from.
-    assert resume_bytes(job) == 12
-    assert resume_bytes(replace(job, weights_dtype="float32")) == 8, "the checkpoint's file serves"
+    assert resume_bytes("full", "bfloat16", False) == 12
+    assert resume_bytes("full", "float32", False) == 8, "the checkpoint's file serves"
+    assert resume_bytes("full", "float32", True) == 12, "FSDP writes one of its own"
+    assert resume_bytes("lora", "bfloat16", False) == 0
     needed = parameters * (10 * 2 + 2 * 12)
 
     class Usage:
