@@ -217,20 +217,31 @@ DETAIL = {
     "low", "high", "lc_low", "lc_high", "difference_low", "difference_high", "prompts", "kind",
     "share",
 }  # fmt: skip
-NAMES = (
-    "data: training examples; win, lc: win rate and length-controlled win rate against the"
-    " reference, in percent; length: characters of an answer; skills: answers that show all their"
-    " skills, in percent; difference: points of win rate"
-)
+MEANINGS = {
+    "data": "training examples",
+    "win": "win rate against the reference, in percent",
+    "lc": "length-controlled win rate, in percent",
+    "length": "characters of an answer",
+    "skills": "answers that show all their skills, in percent",
+    "difference": "points of win rate",
+}
 
 
 def narrow(table: reader.Table) -> tuple[reader.Table, str]:
     """The comparison in the columns that a terminal has room for, and how to read it."""
     rows = table.as_dicts()
     left_out = {"set", "kind", "seed", "epoch", "tokens", "skill_coverage", "basis"}
+    left_out |= {*DIFFERENCE} if len(rows) == 1 else set()  # nothing to compare it with
     columns = [name for name in table.columns if name not in left_out]
     kept = reader.Table(columns, [[row[name] for name in columns] for row in rows])
-    return condensed(kept), f"{NAMES} {_reading_help(rows)}"
+    short = condensed(kept)
+    return short, f"{legend(short.columns)} {_reading_help(rows)}".rstrip()
+
+
+def legend(columns: Iterable[str]) -> str:
+    """What the short names of these columns mean; a difference comes last."""
+    shown = set(columns)
+    return "; ".join(f"{name}: {text}" for name, text in MEANINGS.items() if name in shown)
 
 
 def condensed(table: reader.Table) -> reader.Table:
@@ -261,7 +272,7 @@ def _reading_help(rows: Sequence[dict[str, Any]]) -> str:
     """How the differences were come by, in a line for each way."""
     first, *others = rows
     if not others:
-        return "against the first that is named"
+        return ""
     lines = [
         f"against {first['training']}, with a 95% interval over prompts; effect: the same in"
         " standard deviations of the preferences"

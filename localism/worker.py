@@ -5,14 +5,17 @@ training, or an engine that spans machines. All that is recorded is the business
 process, and when that has ended its part, so does this one.
 """
 
+import math
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from localism import machines
-from localism.errors import MachineError, StageError
+from localism import lock, machines, status
+from localism.errors import LocalismError, MachineError, StageError
 from localism.machines import POLL_SECONDS, SEEN_SECONDS
+from localism.records import STAGES
 from localism.serving import ray_call, ray_worker
 from localism.serving.ray_call import RayCall
 from localism.training import call as training_call
@@ -20,21 +23,76 @@ from localism.training import worker as training_worker
 from localism.training.call import Call
 
 Say = Callable[[str], None]
+# How often the run is looked at while nothing is called for.
+LOOK_SECONDS = 30.0
 
 
 def serve(run_folder: Path, say: Say) -> None:
-    """Take part in whatever a run calls for, until this process is ended."""
+    """Take part in whatever a run calls for, until this process is ended.
+
+    Raises MachineError when this machine can't answer a call.
+    """
+    check_writable(run_folder)
     served: set[str] = set()
     while True:
         say(f"waiting for a call of {run_folder}")
-        while (call := _posted(run_folder, served)) is None:
-            time.sleep(POLL_SECONDS)
+        call = _next_call(run_folder, served, say)
         served.add(call.nonce)
         _take_part(run_folder, call, say)
 
 
+def _next_call(run_folder: Path, served: set[str], say: Say) -> Call | RayCall:
+    """Wait for a call; meanwhile it is told where none is to be expected."""
+    looked, told = -math.inf, ""
+    while (call := _posted(run_folder, served)) is None:
+        if time.monotonic() - looked > LOOK_SECONDS:
+            looked = time.monotonic()
+            if (now := outlook(run_folder)) != told:
+                say(now or f"run {run_folder.name} is being worked on again")
+                told = now
+        time.sleep(POLL_SECONDS)
+    return call
+
+
+def outlook(run_folder: Path) -> str:
+    """Why no call is to be expected, and what would make one; empty while the run is worked on."""
+    if lock.is_held(run_folder):
+        return ""
+    try:
+        states = {row["state"] for row in status.facts(run_folder, STAGES)["stages"]}
+    except LocalismError:
+        return ""  # begins at this moment, or cannot be read from here
+    name = run_folder.name
+    if states == {"done"}:
+        return (
+            f"run {name} is finished and calls nobody; this goes on waiting, for instance for "
+            f"`localism train --run {run_folder} --on SET`, and Ctrl-C ends it"
+        )
+    return (
+        f"nobody works on run {name} at this moment; `localism run-all --run {run_folder}` on its "
+        "own machine goes on with it"
+    )
+
+
+def check_writable(run_folder: Path) -> None:
+    """MachineError where this machine can't write what it answers."""
+    try:
+        with tempfile.TemporaryFile(dir=run_folder):
+            pass
+    except OSError as refused:
+        reason = (refused.strerror or str(refused)).lower()
+        raise MachineError(
+            f"this machine can't answer the run's calls: {reason}",
+            where=str(run_folder),
+            fix="answers are files in this folder: mount it writable here, and be the user whose "
+            "run it is",
+        ) from None
+
+
 def serve_once(run_folder: Path, nonce: str, say: Say) -> None:
-    """Take part in one thing. Raises MachineError when its call is not to be seen from here."""
+    """Take part in one thing. Raises MachineError when its call is not to be seen from here, or
+    can't be answered."""
+    check_writable(run_folder)
     deadline = time.monotonic() + SEEN_SECONDS
     while (call := _posted(run_folder, set())) is None or call.nonce != nonce:
         if time.monotonic() > deadline:

@@ -144,18 +144,20 @@ def _paper_tables(runs: Sequence[str], number: str, form: str) -> None:
         return
     if not found:
         click.echo("nothing differs here yet: localism variant makes training sets to compare")
+    shown: set[str] = set()
     for table, rows in found:
         if form != "csv":
             click.echo(
                 f"{'### ' * (form == 'markdown')}{table.title} (paper, table {table.number})\n"
             )
             rows = compare.condensed(rows)
+            shown |= {*rows.columns}
         if rows.rows:
             click.echo(tables.render(rows, form, tables.terminal_width(), prose_lines=2))
         else:
             click.echo("no training for it has been measured\n")
     if found and form != "csv":
-        click.echo(tables.filled(compare.NAMES))
+        click.echo(tables.filled(compare.legend(shown)))
 
 
 def _listed(folder: Path) -> str:

@@ -148,6 +148,17 @@ def test_runs_that_share_no_prompt_are_compared_with_a_wider_interval(tmp_path: 
     assert "k-1: paired by prompt, 12 prompts\nsecond: unpaired" in explanation
 
 
+def test_the_legend_explains_every_short_column_that_is_shown_and_no_other(tmp_path: Path) -> None:
+    own = make_run(tmp_path / "first", {"main": 0.5, "k-1": 0.6})
+    for names in ((), ("main",)):
+        table, explanation = compare.narrow(compare.compare(names, own, folders(own)))
+        explained = {part.split(":")[0] for part in explanation.splitlines()[0].split("; ")}
+        assert explained - {"effect"} == {*table.columns} & {*compare.MEANINGS}
+        assert ("difference" in table.columns) == (names == ())
+    (table,) = compare.paper_tables([("a", compare.reading(own))], ["14"])
+    assert compare.legend(compare.condensed(table[1]).columns) == "data: training examples"
+
+
 def test_runs_that_share_their_tuples_are_paired_by_them(tmp_path: Path) -> None:
     folders_of = []
     for name, level in (("first", 0.5), ("second", 0.6)):

@@ -44,8 +44,8 @@ RANKS = [
     {"suites", "packing"},
     {"stages"},
     {"planning"},
-    {"run", "worker", "status", "why", "sql_shell", "duckdb_ui", "variants", "doctor"},
-    {"skill_lists", "forking"},
+    {"run", "status", "why", "sql_shell", "duckdb_ui", "variants", "doctor"},
+    {"skill_lists", "forking", "worker"},
     {"cli"},
     {"__main__"},
 ]

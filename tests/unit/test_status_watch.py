@@ -4,13 +4,15 @@ import json
 import os
 import re
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from localism import lock, run, status
+from localism import lock, run, status, worker
 from localism.cli import runs
 from localism.cli.main import cli
+from localism.errors import MachineError
 from localism.reader import CORPUS
 from localism.store import Store
 
@@ -27,6 +29,10 @@ def folder(tmp_path, monkeypatch):
     return folder
 
 
+def interrupt(_: float) -> None:
+    raise KeyboardInterrupt
+
+
 def finish(folder) -> None:
     with Store(folder / CORPUS) as store:
         for stage in run.STAGES:
@@ -39,6 +45,32 @@ def beat(folder, pid: int, seconds_ago: float = 0.0, **server) -> None:
     path = folder / "logs" / "heartbeat-teacher.json"
     line = {"url": "http://127.0.0.1:1/v1", "state": "alive", "line": "alive, 812 tok/s", **server}
     path.write_text(json.dumps({**facts, "at": time.time() - seconds_ago, "servers": [line]}))
+
+
+# ---- a machine that helps ------------------------------------------------------------------
+
+
+def told_while_waiting(folder, monkeypatch) -> list[str]:
+    """What `localism worker` says until it first falls asleep."""
+    said: list[str] = []
+    monkeypatch.setattr(worker.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        worker.serve(folder, said.append)
+    return said
+
+
+def test_a_worker_says_when_its_run_is_finished_or_rests(folder, monkeypatch):
+    assert "nobody works on run first" in told_while_waiting(folder, monkeypatch)[1]
+    with lock.held(folder, quiet):
+        assert len(told_while_waiting(folder, monkeypatch)) == 1
+    finish(folder)
+    assert "run first is finished and calls nobody" in told_while_waiting(folder, monkeypatch)[1]
+
+
+def test_a_worker_that_cannot_answer_ends_with_the_place_and_what_to_do():
+    with pytest.raises(MachineError, match="permission denied|read-only") as refused:
+        worker.serve(Path("/sys/kernel"), quiet)
+    assert refused.value.where == "/sys/kernel" and "mount it writable" in refused.value.fix
 
 
 def quiet(_: str) -> None:
@@ -77,9 +109,6 @@ def test_watching_survives_a_corpus_that_cannot_be_read_for_a_moment_and_ends_wi
 
 
 def test_ctrl_c_ends_watching_without_a_word(folder, monkeypatch):
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr(runs.time, "sleep", interrupt)
     said = CliRunner().invoke(cli, ["status", "--run", "first", "--watch"])
     assert said.exit_code == 0 and "[1/9] extract    interrupted" in said.output
