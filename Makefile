@@ -43,13 +43,14 @@ help:
 run: $(STAMP)
 	@"$(VENV)/bin/localism" run-all $(ARGS)
 
-# The unit tests side by side; the others one by one, since they share engines and a finished run.
+# File by file, side by side; of the slow ones never more than two at once, since each may start an
+# engine that takes 2 GB and a core.
 test: $(DEV_STAMP)
 	@export OMP_NUM_THREADS=1
 	if [ -n '$(ARGS)' ]; then exec "$(VENV)/bin/python" -m pytest $(ARGS); fi
 	failed=0
 	"$(VENV)/bin/python" -m pytest -n auto --maxprocesses 4 --dist loadfile tests/unit || failed=1
-	"$(VENV)/bin/python" -m pytest --ignore tests/unit || failed=1
+	"$(VENV)/bin/python" -m pytest -n auto --maxprocesses 2 --dist loadfile --ignore tests/unit || failed=1
 	exit $$failed
 
 check: $(DEV_STAMP)

@@ -1,7 +1,14 @@
 """One whole run for all end-to-end tests, in a network namespace with loopback alone."""
 
+import fcntl
+import json
+import os
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 
 import netns
 import pytest
@@ -9,9 +16,31 @@ from pipeline import LIMIT_SECONDS, Finished, run_all
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Finished:
-    """run-all from nothing to report, inside the namespace where one is permitted."""
-    folder = tmp_path_factory.mktemp("e2e") / "runs" / "small"
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """run-all from nothing to report, inside the namespace where one is permitted.
+
+    Workers of one session share it: the first that wants it makes it, others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    note = shared / "e2e" / "finished.json"
+    note.parent.mkdir(exist_ok=True)
+    with _alone(note.parent):
+        if not note.exists():
+            made = asdict(_run(note.parent / "runs" / "small"))
+            note.write_text(json.dumps({**made, "folder": str(made["folder"])}))
+    told = json.loads(note.read_text())
+    return Finished(**{**told, "folder": Path(told["folder"])})
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(folder: Path) -> Finished:
     wrapped = run_all(folder)
     if netns.reason_not_permitted() is None:
         wrapped = netns.isolated(wrapped)
