@@ -17,7 +17,7 @@ from localism.records import Split
 from localism.training.sets import ACCEPTED
 
 Row = dict[str, Any]
-PAGE = 10_000  # each page reads the keys and texts of all candidates once
+PAGE = 10_000  # each page reads the keys of all candidates once, and its own texts
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 PROVENANCE = (
     "mix_id",
@@ -93,13 +93,17 @@ def quoted(text: str) -> str:
 
 # ---- pages ---------------------------------------------------------------------------------
 
-# The page is cut before its skills are looked up: otherwise those of all examples are, each time.
+# The page is cut before its texts and its skills are looked up: otherwise those of all examples
+# are, each time.
 _ACCEPTED = """
-WITH page AS MATERIALIZED (
-    SELECT m.ordinal, m.mix_id, m.query_type_id, c.instruction, c.response, c.turn_id, {tokens}
+WITH cut AS MATERIALIZED (
+    SELECT m.ordinal, m.mix_id, m.query_type_id, c.rowid AS place
     FROM candidate c JOIN mix m USING (mix_id)
     WHERE c.status = 'accepted' AND m.split = {split} AND m.ordinal > {after}
     ORDER BY m.ordinal LIMIT {most}
+), page AS MATERIALIZED (
+    SELECT cut.* EXCLUDE (place), c.instruction, c.response, c.turn_id, {tokens}
+    FROM cut JOIN candidate c ON c.rowid = cut.place
 ), shown AS (
     SELECT ms.mix_id, list(s.name ORDER BY ms.position) AS skills
     FROM mix_skill ms JOIN skill s USING (skill_id) WHERE ms.mix_id IN (SELECT mix_id FROM page)
