@@ -64,6 +64,14 @@ def of_folder(role: str, path: str) -> Row:
     }
 
 
+def fingerprints(config: Config) -> dict[str, list[str]]:
+    """Of what lies on this machine, by role."""
+    found: dict[str, list[str]] = {}
+    for asset in _assets(config):
+        found.setdefault(asset["role"], []).append(asset["fingerprint"])
+    return {role: sorted(every) for role, every in found.items()}
+
+
 def _assets(config: Config) -> Iterator[Row]:
     for role in ("teacher", "judge", "student", "embedder"):
         section = config.embedder if role == "embedder" else config.served(role)

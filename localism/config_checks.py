@@ -422,8 +422,12 @@ def _check_taxonomy(config: Config, origin: Origin) -> Iterator[ConfigError]:
 
 def _check_benchmark(number: int, config: Config, origin: Origin) -> Iterator[ConfigError]:
     """What the gates of curate read is there, while no hour of work has gone by yet."""
-    read_prompts(embedded(config.curate.benchmarks[number]))
-    yield from ()
+    key = f"curate.benchmarks[{number}]"
+    try:
+        read_prompts(embedded(config.curate.benchmarks[number]))
+    except ConfigError as wrong:
+        where = wrong.where.replace("[curate].benchmarks", origin.where(key), 1)
+        yield ConfigError(wrong.problem, where=where, fix=wrong.fix)
 
 
 def _check_tokenizer(config: Config, origin: Origin) -> Iterator[ConfigError]:

@@ -3,9 +3,11 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from localism import reader
 from localism.errors import UsageError
+from localism.planning import seen
 from localism.recipe import asked_recipe, write_recipe
 from localism.run import existing_folder, folder_of
 from localism.store import READING, WRITING, Store, attached
@@ -32,12 +34,13 @@ def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> t
             where=str(source / reader.CORPUS),
             fix=f"start the new one by itself: localism run-all --run {new}",
         )
+    parent = _parent(source)
     # Built beside its place and renamed, so that a fork is there whole or not at all.
     building = target.with_name(f"{target.name}.partial")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        carried = _carry_turns(source / reader.CORPUS, building / reader.CORPUS)
+        carried = _carry_turns(source / reader.CORPUS, building / reader.CORPUS, parent)
     except duckdb.IOException:
         shutil.rmtree(building)
         raise UsageError(
@@ -54,11 +57,23 @@ def fork(old: str, new: str, models: Path | None, overrides: Sequence[str]) -> t
     return carried, f"localism run-all --run {new}"
 
 
-def _carry_turns(old: Path, new: Path) -> int:
+def _parent(source: Path) -> dict[str, Any]:
+    """What `localism plan` compares with, to say which of the calls the fork will ask again."""
+    assets = "SELECT role, list_sort(list(fingerprint)) AS every FROM asset GROUP BY ALL"
+    own = seen.look(source)
+    return {
+        "parent": source.name,
+        "config": own.config.model_dump(mode="json"),
+        "assets": {row["role"]: row["every"] for row in reader.read(source, assets).as_dicts()},
+        "done": sorted(own.took),
+    }
+
+
+def _carry_turns(old: Path, new: Path, parent: dict[str, Any]) -> int:
     Store(new).close()
     with attached(new=(new, WRITING), old=(old, READING)) as connection:
         connection.execute("INSERT INTO turn BY NAME SELECT * FROM old.turn")
         (carried,) = connection.execute("SELECT count(*) FROM turn").fetchone() or (0,)
     with Store(new) as store:
-        store.event("forked", parent=old.parent.name, turns=carried)
+        store.event("forked", turns=carried, **parent)
     return int(carried)

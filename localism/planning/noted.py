@@ -5,6 +5,7 @@ has what they were predicted to take and took. The report shows both (stage_time
 """
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from localism import stage_time
@@ -25,7 +26,8 @@ def this_machine(environment: dict[str, str]) -> Machine:
 
 def note(context: Context) -> None:
     """Keep the plan of what is left to do; one that cannot be made is none of a run's faults."""
-    own = seen.gather(context.folder, context.config, context.store.query)
+    # What a stage has done already will be in the time that it took.
+    own = replace(seen.gather(context.folder, context.config, context.store.query), begun={})
     try:
         machine = this_machine(child_environment(context.folder))
         rows = list(predict.rows(context.config, machine, own, None))

@@ -10,6 +10,9 @@ the best that there is:
   at the trial's pace, by parameters;
 - nothing: calls and tokens are counted from the recipe, and seconds follow from an assumed use of
   the hardware (planning/hardware.py). Take these as good to a factor of three or four.
+
+Calls that are in the ledger (planning/ledger.py) are not made again. They take the time in which
+they are looked up, and a stage that finds all of its calls there starts no engine.
 """
 
 from collections.abc import Iterator
@@ -26,6 +29,7 @@ from localism.planning.hardware import (
     start_seconds,
     train_seconds,
 )
+from localism.planning.ledger import Held, held, todo
 from localism.planning.seen import Calibrated, Seen, StageTook
 from localism.planning.work import (
     UNITS,
@@ -35,6 +39,10 @@ from localism.planning.work import (
     assumed_prompt,
     units,
 )
+
+# Of a reply that is taken from the ledger (docs/log.md, a million turns).
+LOOK_UP_SECONDS = 0.0043
+NOTHING = StageTook(0.0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class Row:
     unit: str
     """Of what."""
     calls: float
-    """Model calls."""
+    """Model calls that are made, beside those in the ledger."""
     prompt_tokens: float
     """Sent."""
     output_tokens: float
@@ -66,6 +74,12 @@ class Row:
     """Of a stage that is done: what was predicted before it began, else what would have been."""
     predicted_basis: str | None = None
     """What that rested on."""
+    in_ledger: int = 0
+    """Calls that need not be made, for their replies are there."""
+    perhaps_in_ledger: int = 0
+    """Calls of a parent run of which some may be asked for again; none is counted on."""
+    unless: str = ""
+    """What speaks against it."""
 
 
 def rows(
@@ -81,8 +95,14 @@ def rows(
     where it is not own's.
     """
     trial = trial or (own.calibrated if own else None)
+    in_ledger = held(config, own)
     for stage in UNITS:
-        ahead = _ahead(config, machine, stage, like, trial)
+        known = in_ledger.get(stage, Held())
+        ahead = replace(
+            _ahead(config, machine, stage, like, trial, known),
+            perhaps_in_ledger=known.perhaps,
+            unless=known.unless,
+        )
         took = own.took.get(stage) if own else None
         if took is None:
             yield ahead
@@ -96,45 +116,63 @@ def rows(
 
 
 def _ahead(
-    config: Config, machine: Machine, stage: str, like: Seen | None, trial: Calibrated | None
+    config: Config,
+    machine: Machine,
+    stage: str,
+    like: Seen | None,
+    trial: Calibrated | None,
+    known: Held,
 ) -> Row:
+    left = todo(units(config)[stage], assumed_calls(config)[stage], known)
+    if known.is_all(units(config)[stage]):
+        return _row(config, machine, stage, NOTHING, "the ledger", left.in_ledger)
     if trial and stage == "generate":
-        return _calibrated(config, machine, trial)
+        return _calibrated(config, machine, trial, known)
     if like and (each := like.each(stage)):
-        return _scaled(config, machine, stage, like, each)
+        return _scaled(config, machine, stage, like, each, known)
     trial = trial or (like.calibrated if like else None)
     if trial and stage == "generate":
-        return _calibrated(config, machine, trial)
-    took = _counted(config, stage)
+        return _calibrated(config, machine, trial, known)
+    took = _counted(config, stage, left.units)
     if trial and took.calls and (seconds := _at_pace(config, machine, stage, took, trial)):
         took = replace(took, seconds=seconds)
-        return _row(config, machine, stage, took, "calibrated, by parameters")
-    seconds = _assumed_seconds(config, machine, stage, took)
-    return _row(config, machine, stage, replace(took, seconds=seconds), "assumed")
+        return _row(config, machine, stage, took, "calibrated, by parameters", left.in_ledger)
+    took = replace(took, seconds=_assumed_seconds(config, machine, stage, took))
+    return _row(config, machine, stage, took, "assumed", left.in_ledger)
 
 
-def _row(config: Config, machine: Machine, stage: str, took: StageTook, basis: str) -> Row:
-    hours = None if took.seconds is None else took.seconds / 3600
-    gpu_hours = None if hours is None else hours * busy_gpus(config, machine, stage)
+def _row(
+    config: Config, machine: Machine, stage: str, took: StageTook, basis: str, in_ledger: int = 0
+) -> Row:
+    hours: float | None = None
+    gpu_hours: float | None = None
+    if took.seconds is not None:
+        hours = (took.seconds + in_ledger * LOOK_UP_SECONDS) / 3600
+        gpu_hours = took.seconds / 3600 * busy_gpus(config, machine, stage)
     return Row(
         stage, units(config)[stage], UNITS[stage], took.calls, took.prompt_tokens,
-        took.completion_tokens, hours, gpu_hours, basis,
+        took.completion_tokens, hours, gpu_hours, basis, in_ledger=in_ledger,
     )  # fmt: skip
 
 
 # ---- from an earlier run -------------------------------------------------------------------
 
 
-def _scaled(config: Config, machine: Machine, stage: str, like: Seen, each: StageTook) -> Row:
-    count, factor = units(config)[stage], _factor(config, like.config, stage)
+def _scaled(
+    config: Config, machine: Machine, stage: str, like: Seen, each: StageTook, known: Held
+) -> Row:
+    left, factor = (
+        todo(units(config)[stage], each.calls, known),
+        _factor(config, like.config, stage),
+    )
     took = StageTook(
-        None if each.seconds is None else each.seconds * count * factor + each.one_start,
-        each.calls * count,
-        each.prompt_tokens * count,
-        each.completion_tokens * count,
+        None if each.seconds is None else each.seconds * left.units * factor + each.one_start,
+        each.calls * left.units,
+        each.prompt_tokens * left.units,
+        each.completion_tokens * left.units,
     )
     said = f"run {like.name}" + (f", seconds x {factor:.2g} by parameters" if factor != 1 else "")
-    return _row(config, machine, stage, took, said)
+    return _row(config, machine, stage, took, said, left.in_ledger)
 
 
 def _factor(config: Config, other: Config, stage: str) -> float:
@@ -146,20 +184,21 @@ def _factor(config: Config, other: Config, stage: str) -> float:
 # ---- from a trial --------------------------------------------------------------------------
 
 
-def _calibrated(config: Config, machine: Machine, trial: Calibrated) -> Row:
+def _calibrated(config: Config, machine: Machine, trial: Calibrated, known: Held) -> Row:
     """Stage generate, at the rate that was measured."""
-    count = units(config)["generate"]
-    factor = _factor(config, trial.config, "generate")
-    writing = trial.completion_tokens * count / trial.tokens_per_second + trial.end_seconds
+    left = todo(units(config)["generate"], trial.calls, known)
+    tokens = trial.completion_tokens * left.units
+    writing = tokens / trial.tokens_per_second + trial.end_seconds
+    writing *= _factor(config, trial.config, "generate")
     start = start_seconds(config, machine, "generate", trial.start_seconds)
     took = StageTook(
-        writing * factor + start,
-        trial.calls * count,
-        trial.prompt_tokens * count,
-        trial.completion_tokens * count,
+        writing + start,
+        trial.calls * left.units,
+        trial.prompt_tokens * left.units,
+        trial.completion_tokens * left.units,
     )
-    low, high = ((writing * factor * share + start) / 3600 for share in trial.spread)
-    row = _row(config, machine, "generate", took, "calibrated")
+    row = _row(config, machine, "generate", took, "calibrated", left.in_ledger)
+    low, high = ((row.hours or 0.0) - writing * (1 - share) / 3600 for share in trial.spread)
     return replace(row, low_hours=low, high_hours=high)
 
 
@@ -185,9 +224,8 @@ def _at_pace(
 # ---- from the recipe alone -----------------------------------------------------------------
 
 
-def _counted(config: Config, stage: str) -> StageTook:
-    """Calls and tokens, without seconds."""
-    count = units(config)[stage]
+def _counted(config: Config, stage: str, count: float) -> StageTook:
+    """Calls and tokens of so many units, without seconds."""
     calls = assumed_calls(config)[stage] * count
     written = assumed_output(config)[stage] * count
     return StageTook(None, calls, calls * assumed_prompt(config), written)

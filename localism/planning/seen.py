@@ -1,7 +1,7 @@
 """What an earlier run took for each unit of each stage, and what a trial of it measured.
 
 Calls and tokens of a stage are those until its last end: what came after, as benchmarks do, is not
-counted.
+counted. Calls that a fork brought are its parent's, and stand apart.
 """
 
 import json
@@ -12,7 +12,8 @@ from typing import Any
 
 from localism import reader, stage_time
 from localism.config import Config
-from localism.errors import UsageError
+from localism.errors import ConfigError, UsageError
+from localism.models_toml import validate
 from localism.planning.work import units
 from localism.power import Power
 from localism.recipe import frozen_recipe
@@ -36,8 +37,18 @@ SELECT stage, seconds, predicted, basis, coalesce(every_start, 0) AS every_start
        coalesce(one_start, 0) AS one_start, coalesce(calls, 0) AS calls,
        coalesce(prompt_tokens, 0) AS prompt_tokens,
        coalesce(completion_tokens, 0) AS completion_tokens
-FROM timed LEFT JOIN asked USING (stage) LEFT JOIN starts USING (stage) WHERE ended IS NOT NULL
+FROM timed LEFT JOIN asked USING (stage) LEFT JOIN starts USING (stage)
+WHERE ended IS NOT NULL AND stage NOT IN (
+    SELECT stage FROM event WHERE kind IN ('stage_finished', 'stage_reopened')
+    GROUP BY stage HAVING arg_max(kind, happened_at) = 'stage_reopened'
+)
 """
+_CALLS = """
+SELECT turn.stage, turn.finished_at <= coalesce(e.happened_at, '-infinity') AS carried,
+       count(*) AS calls
+FROM turn LEFT JOIN event e ON e.kind = 'forked' GROUP BY ALL
+"""
+_FORKED = "SELECT detail FROM event WHERE kind = 'forked'"
 _CALIBRATED = "SELECT detail FROM event WHERE kind = 'calibrated' ORDER BY happened_at DESC LIMIT 1"
 
 
@@ -107,6 +118,29 @@ def calibrated(config: Config, facts: dict[str, Any]) -> Calibrated | None:
 
 
 @dataclass(frozen=True)
+class Fork:
+    """What a run was forked from, as it was then."""
+
+    parent: str
+    """Name of the parent run."""
+    config: Config
+    """Its recipe."""
+    assets: dict[str, list[str]]
+    """Fingerprints of what it took from outside, by role."""
+    done: frozenset[str]
+    """Stages that it had finished."""
+
+
+def fork_of(detail: dict[str, Any]) -> Fork | None:
+    """What event `forked` says; None for a fork of before it said so much."""
+    try:
+        config = validate(detail["config"], "event forked")
+        return Fork(detail["parent"], config, detail["assets"], frozenset(detail["done"]))
+    except (KeyError, ConfigError):
+        return None
+
+
+@dataclass(frozen=True)
 class Seen:
     """An earlier run."""
 
@@ -122,14 +156,21 @@ class Seen:
     """In its ledger."""
     calibrated: Calibrated | None
     """Its latest trial."""
+    begun: dict[str, int]
+    """Calls of its own in stages that are not finished."""
+    carried: dict[str, int]
+    """Calls that a fork brought, by stage."""
+    fork: Fork | None
+    """Where they come from, if that is known."""
 
     def each(self, stage: str) -> StageTook | None:
         """What one unit of a stage took, as fractions; None where it was not finished.
 
         Its seconds are without the starts of engines, which are as long for many units as for few.
+        A stage of a fork that found most of its answers in the ledger shows no unit's cost either.
         """
         took, count = self.took.get(stage), units(self.config).get(stage, 0)
-        if not took or not count:
+        if not took or not count or self.carried.get(stage, 0) > took.calls:
             return None
         working = None if took.seconds is None else max(0.0, took.seconds - took.every_start)
         return StageTook(
@@ -159,5 +200,19 @@ def gather(folder: Path, config: Config, read: Callable[[str], list[dict[str, An
     trials = read(_CALIBRATED)
     trial = calibrated(config, json.loads(trials[0]["detail"])) if trials else None
     corpus_bytes = (folder / reader.CORPUS).stat().st_size
-    calls = read("SELECT count(*) AS calls FROM turn")[0]["calls"]
-    return Seen(folder.name, config, took, corpus_bytes, calls, trial)
+    calls, forks = read(_CALLS), read(_FORKED)
+    return Seen(
+        folder.name,
+        config,
+        took,
+        corpus_bytes,
+        sum(row["calls"] for row in calls),
+        trial,
+        begun={
+            row["stage"]: row["calls"]
+            for row in calls
+            if not row["carried"] and row["stage"] not in took
+        },
+        carried={row["stage"]: row["calls"] for row in calls if row["carried"]},
+        fork=fork_of(json.loads(forks[0]["detail"])) if forks else None,
+    )

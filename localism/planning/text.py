@@ -14,7 +14,9 @@ from localism.power import Power
 from localism.reader import Table
 from localism.tables import gigabytes
 
-COLUMNS = ("stage", "to do", "calls", "in", "out", "time", "GPU hours", "kWh", "basis")
+COLUMNS = (
+    "stage", "to do", "in ledger", "calls", "in", "out", "time", "GPU hours", "kWh", "basis",
+)  # fmt: skip
 
 
 def facts(
@@ -30,7 +32,8 @@ def facts(
     done = [row for row in rows if row.predicted_hours and row.hours]
     taken, predicted = sum(r.hours or 0 for r in done), sum(r.predicted_hours or 0 for r in done)
     hours = sum(row.hours or 0 for row in rows)
-    disk = needed(config, machine.gpus, sum(row.calls for row in rows), like)
+    calls = sum(row.calls + row.in_ledger for row in rows)
+    disk = needed(config, machine.gpus, calls, like)
     return {
         "stages": stages,
         "engines": engines(config, machine),
@@ -68,11 +71,12 @@ def _within(rows: Sequence[Row], budget: float) -> dict[str, Any]:
 def render(found: dict[str, Any]) -> str:
     """The table, the totals, and how far to trust them."""
     columns, cells = [*COLUMNS], [_cells(row) for row in found["stages"]]
-    if not found["gpu_hours"]:
-        place = columns.index("GPU hours")
-        columns.pop(place)
-        for row_cells in cells:
-            row_cells.pop(place)
+    in_ledger = sum(row["in_ledger"] for row in found["stages"])
+    for name, amount in (("GPU hours", found["gpu_hours"]), ("in ledger", in_ledger)):
+        if not amount:
+            place = columns.index(name)
+            for line in (columns, *cells):
+                line.pop(place)
     table = Table(columns, cells)
     placed = [f"{role}: {said}" for role, said in found["engines"].items()]
     lines = [*placed, *_totals(found), *_trust(found)]
@@ -88,6 +92,7 @@ def _totals(found: dict[str, Any]) -> list[str]:
         f"of disk{_left(found)}, {_energy(found['kwh'])} kWh at {found['watts']:,.0f} W "
         f"({found['watts_source']})"
     ]
+    lines += _of_the_ledger(found["stages"])
     if found["unknown"]:
         lines.append(
             f"not counted, for a model behind endpoints may be of any size: "
@@ -100,6 +105,20 @@ def _totals(found: dict[str, Any]) -> list[str]:
             reached = f"{budget['share']:.0%} of stage {budget['stage']}; "
             reached += f"{_hours(budget['hours_left'])} are left then"
         lines.append(f"{_hours(budget['hours'])} from here reach {reached}")
+    return lines
+
+
+def _of_the_ledger(stages: Sequence[dict[str, Any]]) -> list[str]:
+    """What need not be paid, and what may not have to be."""
+    lines = []
+    if number := sum(row["in_ledger"] for row in stages):
+        lines.append(
+            f"{number:,} calls are in the ledger already, where their replies are looked up"
+        )
+    for why in dict.fromkeys(row["unless"] for row in stages if row["unless"]):
+        those = [row for row in stages if row["unless"] == why]
+        named = ", ".join(f"{row['perhaps_in_ledger']:,} of {row['stage']}" for row in those)
+        lines.append(f"in the ledger and not counted on: {named}; for {why}")
     return lines
 
 
@@ -139,6 +158,7 @@ def _cells(row: dict[str, Any]) -> list[Any]:
     return [
         row["stage"],
         f"{row['units']:,} {row['unit']}",
+        f"{row['in_ledger']:,}",
         f"{row['calls']:,.0f}",
         f"{row['prompt_tokens']:,.0f}",
         f"{row['output_tokens']:,.0f}",

@@ -140,7 +140,9 @@ def test_a_configuration_that_cannot_be_read_is_exit_3_with_its_fix(tmp_path, mo
             'seeds = ["/no/seeds-1", "/no/seeds-2"]\ntaxonomy = "/no/topics"\n'
             '[curate]\nbenchmarks = ["/no/bench-1.txt", "/no/bench-2.txt"]\nskills = "words"\n'
             '[evaluate]\nsuites = ["mt-bench", "alpaca"]\njudge_prompts = "/no/judges"\n',
-            ["'nothing'", "seeds-1", "seeds-2", "/no/topics", "bench-1", "bench-2",
+            ["'nothing'", "seeds-1", "seeds-2", "/no/topics",
+             "models.toml [curate].benchmarks[0]: /no/bench-1.txt (No such file or directory)",
+             "models.toml [curate].benchmarks[1]: /no/bench-2.txt (No such file or directory)",
              "models.toml [evaluate].suites[1] = 'alpaca'",
              "models.toml [evaluate].judge_prompts = "],
         ),
