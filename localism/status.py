@@ -1,5 +1,6 @@
 """What has been done in a run, as facts and as a screen; works beside a running process."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -107,62 +108,132 @@ def _waiting(folder: Path, books: Sequence[dict[str, Any]]) -> list[dict[str, An
     return list(found.values())
 
 
-def render(facts: dict[str, Any]) -> str:
-    """The facts as one screen."""
-    lines = [f"run {facts['run']}"]
-    for index, row in enumerate(facts["stages"], 1):
-        summary = (row.get("summary") or "").splitlines()
-        lines.append(
-            f"[{index}/{len(facts['stages'])}] {row['stage']:<10} {row['state']:<10} "
-            f"{summary[0] if summary else ''}".rstrip()
-        )
-    lines += [_engine(row) for row in facts["engines"] if not row["is_external"]]
-    for title in ("books", "tokens"):
-        rows = facts[title]
-        if rows:
-            lines += [
-                "",
-                title,
-                tables.aligned(
-                    list(rows[0]), [list(row.values()) for row in rows], tables.terminal_width(), 2
-                ).rstrip(),
-            ]
-    lines += ["", "endpoints"] if facts["endpoints"] else []
-    told = {(row["role"], row["url"]): _told(row) for row in facts["engines"]}
-    lines += [_endpoint(row, told) for row in facts["endpoints"]]
-    lines += [
-        f"\n{row['training']} waits for stage {row['stage']}: {row['command']}"
-        for row in facts["waiting"]
+# ---- the screen ------------------------------------------------------------------------------
+
+# What a screen that is too low does without, one after the other: more than a line for a stage,
+# tokens, what was carried over and allowed, books that are settled, servers that work and a line
+# for each stage that is done or to do, books of other stages than the one under way, books at all.
+STEPS = 7
+UNKNOWN_WIDTH = 80
+
+
+def render(facts: dict[str, Any], width: int | None = None, height: int | None = None) -> str:
+    """The facts as one screen of so many columns, the terminal's by default.
+
+    With a height it has no more rows than that: what is worked on now and what is wrong stay.
+    """
+    width = width or tables.terminal_width(UNKNOWN_WIDTH)
+    lines = _lines(facts, width, 0)
+    for step in range(1, STEPS + 1):
+        if height is None or _rows(lines, width) <= height:
+            return "\n".join(lines)
+        lines = _lines(facts, width, step)
+    return "\n".join(_cut(lines, width, height or 0))
+
+
+def _cut(lines: list[str], width: int, height: int) -> list[str]:
+    """As many of the first lines as there is room for; the last says how many are missing."""
+    if _rows(lines, width) <= height:
+        return lines
+    kept = list(lines)
+    while kept and _rows(kept, width) >= height:
+        kept.pop()
+    return [*kept, f"… and {len(lines) - len(kept)} more lines"]
+
+
+def _rows(lines: Sequence[str], width: int) -> int:
+    """What they take of a terminal, which breaks those that are too long for it."""
+    return sum(max(1, -(-tables.width_of(line) // width)) for line in lines)
+
+
+def _lines(facts: dict[str, Any], width: int, step: int) -> list[str]:
+    """What is left of the screen after so many steps."""
+    blocks = [
+        [f"run {facts['run']}", *_stages(facts["stages"], width, step), *_servers(facts, width)]
     ]
-    lines += [
-        f"\n{tables.number_of(row['calls'], 'model call')} carried over from run {row['parent']}; "
-        "those that are used here are not paid again"
-        for row in facts["carried_over"]
-    ]
+    books = facts["books"]
+    if step >= 4:
+        books = [row for row in books if row["pending"] or row["failed"]]
+    if step >= 6:
+        now = [row["stage"] for row in facts["stages"] if row["state"] == "under way"]
+        books = [row for row in books if re.split("[ /]", row["stage"])[0] in now]
+    blocks += [_table("books", books, width)] if step < STEPS else []
+    blocks += [_table("tokens", facts["tokens"], width)] if step < 2 else []
+    blocks += [_endpoints(facts, width, step)]
+    blocks += [_waiting_lines(row, width) for row in facts["waiting"]]
+    if step < 3:
+        blocks += [_carried(row, width) for row in facts["carried_over"]]
     refused = tables.number_of(facts["refused_connections"], "connection")
-    hosts = facts["allowed_hosts"]
-    allowed = ", ".join(hosts or ["nothing" if hosts == [] else "(recipe.json can't be read)"])
-    lines += ["", f"{refused} refused by the air gap"]
-    lines.append(tables.filled(f"allowed beside this machine: {allowed}"))
-    return "\n".join(lines)
+    blocks += [[f"{refused} refused by the air gap"]]
+    if step < 3:
+        hosts = facts["allowed_hosts"]
+        allowed = ", ".join(hosts or ["nothing" if hosts == [] else "(recipe.json can't be read)"])
+        blocks[-1] += tables.hanging("allowed beside this machine: ", allowed, width)
+    first, *others = [block for block in blocks if block]
+    return [*first, *(line for block in others for line in (*[""][: step < 4], *block))]
 
 
-def _endpoint(row: dict[str, Any], told: dict[tuple[str, str], str]) -> str:
-    state = told.get((row["role"], row["url"]), "works")
-    if not row["works"]:
-        state = f"away since {row['since'][11:19]}: {row['problem']}"
-    return f"  {row['role']:<8} {row['url']}  {state}"
+def _stages(stages: Sequence[dict[str, Any]], width: int, step: int) -> list[str]:
+    lines: list[str] = []
+    folded: dict[str, list[str]] = {"done": [], "to do": []}
+    for index, row in enumerate(stages, 1):
+        if step >= 5 and row["state"] in folded:
+            folded[row["state"]].append(row["stage"])
+            continue
+        summary = (row.get("summary") or "").splitlines()
+        label = f"[{index}/{len(stages)}] {row['stage']:<10} {row['state']:<10} "
+        lines += tables.hanging(label, summary[0] if summary else "", width, 1 if step else 9)
+    done, to_do = (
+        tables.hanging(f"{state}: ", ", ".join(names), width) if names else []
+        for state, names in folded.items()
+    )
+    return [*done, *lines, *to_do]
+
+
+def _servers(facts: dict[str, Any], width: int) -> list[str]:
+    """The run's own: 'engine teacher: alive, 812 tok/s, last answer 2 s ago', for instance."""
+    own = [row for row in facts["engines"] if not row["is_external"]]
+    return [
+        line for row in own for line in tables.hanging(f"engine {row['role']}: ", _told(row), width)
+    ]
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]], width: int) -> list[str]:
+    if not rows:
+        return []
+    cells = [list(row.values()) for row in rows]
+    return [title, *tables.aligned(list(rows[0]), cells, width, 2).splitlines()]
+
+
+def _endpoints(facts: dict[str, Any], width: int, step: int) -> list[str]:
+    told = {(row["role"], row["url"]): _told(row) for row in facts["engines"]}
+    lines = []
+    for row in facts["endpoints"]:
+        state = told.get((row["role"], row["url"]), "works")
+        if not row["works"]:
+            state = f"away since {row['since'][11:19]}: {row['problem']}"
+        if step < 5 or not row["works"]:
+            lines += tables.hanging(f"  {row['role']:<8} {row['url']}  ", state, width)
+    return ["endpoints", *lines] if lines else []
+
+
+def _waiting_lines(row: dict[str, Any], width: int) -> list[str]:
+    """A command stays on one line, so that it can be pasted."""
+    text = f"{row['training']} waits for stage {row['stage']}:"
+    whole = f"{text} {row['command']}"
+    return [whole] if tables.width_of(whole) <= width else [text, f"  {row['command']}"]
+
+
+def _carried(row: dict[str, Any], width: int) -> list[str]:
+    calls = tables.number_of(row["calls"], "model call")
+    text = f"carried over from run {row['parent']}; those that are used here are not paid again"
+    return tables.hanging("", f"{calls} {text}", width)
 
 
 def _engines(folder: Path) -> list[dict[str, Any]]:
     """How the servers are that the run's process asks; none of those that a killed one asked."""
     by = lock.holder(folder)
     return heartbeat.read(folder, by.pid) if by else []
-
-
-def _engine(row: dict[str, Any]) -> str:
-    """For instance 'engine teacher: alive, 812 tok/s, last answer 2 s ago'."""
-    return f"engine {row['role']}: {_told(row)}"
 
 
 def _told(row: dict[str, Any]) -> str:

@@ -41,9 +41,9 @@ def render(table: Table, form: str, width: int | None = None, prose_lines: int =
     return aligned(table.columns, table.rows, width, prose_lines) + count
 
 
-def terminal_width() -> int:
-    """Columns of the terminal, or of $COLUMNS; PIPED where there is none."""
-    return max(NARROWEST, shutil.get_terminal_size((PIPED, 24)).columns)
+def terminal_width(unknown: int = PIPED) -> int:
+    """Columns of the terminal, or of $COLUMNS; `unknown` where there is none."""
+    return max(NARROWEST, shutil.get_terminal_size((unknown, 24)).columns)
 
 
 def filled(text: str) -> str:
@@ -52,6 +52,14 @@ def filled(text: str) -> str:
     return "\n".join(
         part for line in text.splitlines() for part in _wrapped(line, width, 9, _WORDS)
     )
+
+
+def hanging(label: str, text: str, width: int, most: int = 9) -> list[str]:
+    """A text behind a label, in at most so many lines; those after the first stand under it."""
+    room = max(LEAST_PROSE, width - width_of(label))
+    first, *more = _wrapped(text, room, most, _WORDS)
+    space = " " * width_of(label)
+    return [f"{label}{first}".rstrip(), *(space + line for line in more)]
 
 
 def number_of(count: int, noun: str) -> str:

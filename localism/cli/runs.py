@@ -1,6 +1,8 @@
 """A run as a whole: init, status, fork, why."""
 
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +64,15 @@ def status(name: str, as_json: bool, watch: bool) -> None:
 
     folder = run.existing_folder(name)
 
+    # The last row of a terminal is the cursor's.
+    has_height = watch and sys.stdout.isatty()
+
     def look() -> tuple[str, bool]:
         facts = status.facts(folder, run.STAGES)
         is_done = all(stage["state"] == "done" for stage in facts["stages"])
-        return json.dumps(facts, indent=2) if as_json else status.render(facts), is_done
+        height = shutil.get_terminal_size().lines - 1 if has_height else None
+        screen = json.dumps(facts, indent=2) if as_json else status.render(facts, height=height)
+        return screen, is_done
 
     if watch:
         _watch(look)

@@ -1,6 +1,7 @@
-"""Status: trainings that wait for a person; what the air gap refused, and what it allows."""
+"""Status: trainings that wait for a person; a screen that fits; what the air gap refused."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engines import NewContext, behind_endpoints, embedded_config
@@ -44,6 +45,64 @@ def test_a_training_that_nobody_picked_from_is_named_with_its_command(
     assert f"junk-20 waits for stage evaluate: localism evaluate --run {run} --on junk-20" in (
         status.render(facts)
     )
+
+
+# ---- the screen ----------------------------------------------------------------------------
+
+FACTS: dict[str, Any] = {
+    "run": "runs/first",
+    "stages": [
+        {"stage": stage, "state": state, "summary": f"{stage} came to 1,234 of it; " + 9 * "more "}
+        for stage, state in zip(STAGES, ["done"] * 6 + ["under way"] + ["to do"] * 2, strict=True)
+    ],
+    "books": [
+        {"stage": f"{stage}{training}", "planned": 320, "accepted": 319 - pending, "rejected": 0,
+         "failed": 1, "pending": pending}
+        for training in ("", " brevity-20.seed1")
+        for stage, pending in (("pick/answers", 0), ("pick/judgments", 7), ("evaluate/answers", 60))
+    ],
+    "tokens": [{"stage": stage, "role": "teacher", "calls": 1_380} for stage in STAGES],
+    "carried_over": [{"parent": "zero", "calls": 1}],
+    "waiting": [
+        {"training": "k-1", "stage": "pick", "command": f"localism pick --on {70 * 'k'}"},
+    ],
+    "endpoints": [
+        {"role": "teacher", "url": f"http://node{number}:8000/v1", "works": number > 1,
+         "since": "2026-11-21T16:20:01", "problem": "Connection refused, and " + 9 * "more "}
+        for number in range(8)
+    ],
+    "engines": [
+        {"role": "judge", "is_external": False, "url": "u", "age_seconds": 99,
+         "line": "silent for 90 s, counters stand still, restarted in 30 s"}
+    ],
+    "refused_connections": 3,
+    "allowed_hosts": [f"node{number}" for number in range(30)],
+}  # fmt: skip
+
+
+def test_every_line_of_the_status_fits_the_terminal_but_for_commands_to_paste() -> None:
+    for width in (60, 80):
+        lines = status.render(FACTS, width).splitlines()
+        assert [line for line in lines if len(line) > width] == [
+            f"  {FACTS['waiting'][0]['command']}"
+        ]
+    assert "more more" in status.render(FACTS, 80)  # nothing is left out
+
+
+@pytest.mark.parametrize("height", [16, 23, 40, 60])
+def test_a_low_screen_keeps_what_is_worked_on_and_what_is_wrong(height: int) -> None:
+    lines = status.render(FACTS, 80, height).splitlines()
+    assert len(lines) + (len(FACTS["waiting"][0]["command"]) > 78) <= height
+    text = "\n".join(lines)
+    assert "pick       under way" in text and "engine judge: silent for 90 s" in text
+    assert "http://node0:8000/v1  away since" in text and "k-1 waits for stage pick" in text
+    assert "3 connections refused" in text
+    assert ("pick/judgments" in text) == (height > 16)
+
+
+def test_a_screen_that_is_too_low_even_so_says_how_much_is_missing() -> None:
+    lines = status.render(FACTS, 80, 8).splitlines()
+    assert len(lines) == 8 and "under way" in lines[2] and lines[-1].endswith("more lines")
 
 
 # ---- the air gap ---------------------------------------------------------------------------
