@@ -157,7 +157,9 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
     metavar="DIR", help="The pack appears in there under its own name.",
 )  # fmt: skip
 def unpack(parts: Path, target: Path) -> None:
-    """Put the parts of a pack together again, each checked; then verify the whole."""
+    """Put the parts of a pack together again, each checked; then verify the whole.
+
+    A pack that was carried as a folder needs no unpacking: localism verify DIR."""
     from localism.packing import carry
 
     try:

@@ -5,6 +5,8 @@ gap it runs before localism is installed.
 
     python3 carry.py verify DIR              every file present, whole and unaltered, none extra
     python3 carry.py unpack PARTS.json DIR   checks the parts, unpacks them, verifies the result
+
+Exit codes are those of localism: 2 usage, 3 a pack that is not whole, 4 the machine (disk, rights).
 """
 
 import hashlib
@@ -180,6 +182,8 @@ def unpack(parts_file: Path, target: Path) -> Path:
     """
     import shutil
 
+    if parts_file.is_dir():
+        raise BadPack(_of_a_folder(parts_file))
     try:
         listed = json.loads(parts_file.read_text(encoding="utf-8"))
         name, parts = str(listed["name"]), list(listed["parts"])
@@ -209,6 +213,16 @@ def unpack(parts_file: Path, target: Path) -> Path:
     return target / name
 
 
+def _of_a_folder(folder: Path) -> str:
+    """What to do with a folder that was named to be unpacked."""
+    lists = sorted(folder.glob("*.parts.json"))
+    if (folder / MANIFEST).exists():
+        return f"{folder}: this pack needs no unpacking; verify it, then do as its README.txt says"
+    if lists:
+        return f"{folder}: this is a folder; name the list of parts in it, {lists[0]}"
+    return f"{folder}: no pack, and no list of parts; name the NAME.parts.json beside the parts"
+
+
 # ---- the program ---------------------------------------------------------------------------
 
 
@@ -217,7 +231,7 @@ def _told(problems: list[Problem]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """verify DIR, or unpack PARTS.json DIR; 0 when all is well, 1 when not, 2 for misuse."""
+    """verify DIR, or unpack PARTS.json DIR; 0 when all is well, else 2, 3 or 4 as said above."""
     try:
         if len(arguments) == 2 and arguments[0] == "verify":
             folder = Path(arguments[1])
@@ -229,9 +243,13 @@ def main(arguments: list[str]) -> int:
         problems = verify(folder)
     except BadPack as bad:
         sys.stderr.write(f"error: {bad}\n")
-        return 1
+        return 3
+    except OSError as refused:
+        where = refused.filename or "a file that was being written"
+        sys.stderr.write(f"error: {where}: {refused.strerror or refused}\n")
+        return 4
     sys.stdout.write(_told(problems) or f"{folder}: whole and unaltered\n")
-    return 1 if problems else 0
+    return 3 if problems else 0
 
 
 if __name__ == "__main__":

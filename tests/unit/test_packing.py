@@ -193,7 +193,38 @@ def test_the_packs_own_program_needs_nothing_but_python(copied):
     assert (done.returncode, done.stderr) == (0, "")
     (copied / "models.toml").write_text("x")
     done = subprocess.run(bare, cwd=copied, capture_output=True, text=True)
-    assert done.returncode == 1 and "shorter    models.toml" in done.stdout
+    assert done.returncode == 3 and "shorter    models.toml" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["verify", "nothing"], 3, "no pack, it has no manifest"),
+        (["unpack", "nothing.parts.json", "."], 3, "No such file"),
+        (["verify"], 2, "carry.py verify DIR"),
+        (["unpack", "one.parts.json", "/proc/none"], 4, "/proc/none"),
+    ],
+)
+def test_the_packs_own_program_ends_with_the_codes_of_localism(
+    tmp_path, monkeypatch, capsys, words, code, said
+):
+    monkeypatch.chdir(tmp_path)
+    Path("one.parts.json").write_text('{"name": "one", "parts": []}')
+    assert carry.main(words) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_that_is_to_be_unpacked_is_told_what_to_do(packed, tmp_path):
+    (tmp_path / "pack.parts.json").touch()
+    (tmp_path / "empty").mkdir()
+    for folder, problem, fix in (
+        (packed, "this pack needs no unpacking", "verify it, then do as its README.txt says"),
+        (tmp_path, "this is a folder", f"name the list of parts in it, {tmp_path}/pack.parts.json"),
+        (tmp_path / "empty", "no pack, and no list of parts", "name the NAME.parts.json"),
+    ):
+        wrong = CliRunner().invoke(cli, ["unpack", str(folder)], obj={}).exception
+        assert isinstance(wrong, ConfigError) and wrong.where == str(folder)
+        assert wrong.problem == problem and fix in wrong.fix
 
 
 def test_the_command_names_what_is_wrong_and_exits_with_3(copied):
