@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from localism import reader
 from localism.errors import StageError, UsageError
+from localism.tables import number_of
 from localism.training.sets import MAIN
 
 if TYPE_CHECKING:
@@ -281,6 +282,6 @@ def _reading_help(rows: Sequence[dict[str, Any]]) -> str:
     for basis, prompts in ways:
         names = [r["training"] for r in others if (r["basis"], r["prompts"]) == (basis, prompts)]
         whose = "" if len(ways) == 1 else f"{', '.join(names)}: "
-        count = "" if basis.startswith("not") else f", {prompts:,} prompts"
+        count = "" if basis.startswith("not") else f", {number_of(prompts, 'prompt')}"
         lines.append(f"{whose}{basis}{count}")
     return "\n".join(lines)

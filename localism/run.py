@@ -29,6 +29,7 @@ from localism.recipe import (
 )
 from localism.records import STAGES, SuiteOptions, stable_id
 from localism.store import Store, now
+from localism.tables import number_of
 from localism.training.sets import MAIN, Training, examples
 
 RUNS = Path("runs")
@@ -78,7 +79,7 @@ def headline(folder: Path, config: Config) -> str:
     """One line that says which run this is and what takes part."""
 
     def short(path: str, endpoints: Sequence[str]) -> str:
-        return path.split("/")[-1] if path else f"{len(endpoints)} endpoint(s)"
+        return path.split("/")[-1] if path else number_of(len(endpoints), "endpoint")
 
     teacher, student = config.teacher, config.student
     judge = (

@@ -62,9 +62,9 @@ def hanging(label: str, text: str, width: int, most: int = 9) -> list[str]:
     return [f"{label}{first}".rstrip(), *(space + line for line in more)]
 
 
-def number_of(count: int, noun: str) -> str:
-    """'1 row', '2,000 rows'."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def number_of(count: int, noun: str, plural: str = "") -> str:
+    """'1 row', '2,000 rows'; `plural` where it does not end in s alone."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def gigabytes(size: float) -> str:

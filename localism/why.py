@@ -5,6 +5,7 @@ from typing import Any
 
 from localism import reader
 from localism.errors import UsageError
+from localism.tables import number_of
 
 
 def explain(folder: Path, example: str) -> str:
@@ -93,7 +94,7 @@ def _answers(folder: Path, mix_id: str) -> list[str]:
         lines += [
             "",
             f"--- answer of {row['model_id']}, preference over the reference "
-            f"{preference} from {row['n']} judgments",
+            f"{preference} from {number_of(row['n'], 'judgment')}",
             row["text"] or "(failed)",
         ]
     return lines

@@ -29,6 +29,7 @@ import click
 )
 def stage(name: str, source: Path, staged: Path) -> None:
     """Bring a benchmark's files in: checked, fingerprinted, and ready for --suite."""
+    from localism import tables
     from localism.suites import staging
     from localism.suites.known import LM_EVAL
 
@@ -38,6 +39,5 @@ def stage(name: str, source: Path, staged: Path) -> None:
         click.echo(lm_staging.stage(source, staged / LM_EVAL))
         return
     found = staging.stage(name, source, staged)
-    click.echo(
-        f"{name}: {len(found.items):,} items, fingerprint {found.fingerprint}, in {staged / name}"
-    )
+    items = tables.number_of(len(found.items), "item")
+    click.echo(f"{name}: {items}, fingerprint {found.fingerprint}, in {staged / name}")

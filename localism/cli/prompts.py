@@ -42,7 +42,8 @@ def list_packs(as_json: bool) -> None:
     rows = []
     for name in pack_names():
         pack, mistakes = examine(pack_folder(name))
-        fix = f"{len(mistakes)} mistakes; localism prompts check {name} shows them"
+        wrong = tables.number_of(len(mistakes), "mistake")
+        fix = f"{wrong}; localism prompts check {name} shows what"
         rows.append([name, *(pack_text.headline(pack) if pack else ("", fix))])
     columns = ["pack", "turns", "what it is for"]
     click.echo(tables.aligned(columns, rows, tables.terminal_width(), prose_lines=9), nl=False)

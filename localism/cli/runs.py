@@ -114,10 +114,10 @@ def _watch(look: Callable[[], tuple[str, bool]]) -> None:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value.")
 def fork(old: str, new: str, models: Path | None, overrides: tuple[str, ...]) -> None:
     """Start run NEW from run OLD with a changed recipe, reusing its model calls."""
-    from localism import forking
+    from localism import forking, tables
 
     carried, following = forking.fork(old, new, models, overrides)
-    click.echo(f"{carried:,} model calls carried over; next: {following}")
+    click.echo(f"{tables.number_of(carried, 'model call')} carried over; next: {following}")
 
 
 @click.command(

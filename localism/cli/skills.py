@@ -122,12 +122,13 @@ def diff(a: str, b: str, form: str) -> None:
 @run_option
 def export(file: Path, name: str) -> None:
     """Write the skills as a CSV file to edit; an existing file is left alone."""
-    from localism import run
+    from localism import run, tables
     from localism.skill_lists import csv_file
 
     number = csv_file.export(run.existing_folder(name), file)
     click.echo(
-        f"wrote {number:,} skills to {file}; rename, merge, drop or add rows, then\n"
+        f"wrote {tables.number_of(number, 'skill')} to {file}; rename, merge, drop or add rows, "
+        "then\n"
         f"localism skills import {file} --run {name}"
     )
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from localism.clustering.methods import find_clusters
 from localism.clustering.skills import Clustering
 from localism.config import Cluster as ClusterConfig
+from localism.tables import number_of
 
 Vectors = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -162,7 +163,7 @@ def _few_clusters(clusters: int, skills: int, config: ClusterConfig, more: str) 
     if clusters >= FEWEST_CLUSTERS:
         return None
     change = _smaller(config) or more
-    return f"only {clusters} clusters among {skills} skills; {change}"
+    return f"only {number_of(clusters, 'cluster')} among {skills} skills; {change}"
 
 
 def _much_noise(noise: int, skills: int, config: ClusterConfig) -> str | None:

@@ -4,6 +4,7 @@ import re
 
 from localism.curation.candidate import Candidate, Verdict, words
 from localism.parsing.fences import outside_fences
+from localism.tables import number_of
 
 _SORRY = (
     r"(?:(?:i(?:'|’)m|i am|we(?:'|’)re|we are)\s+(?:very |really |so |truly )?(?:sorry|afraid)"
@@ -198,7 +199,7 @@ def refusal(candidate: Candidate, most_words: int) -> Verdict:
         return Verdict(True)
     length = len(words(response))
     if length <= most_words:
-        return Verdict(False, f"declines to answer: in {length} words", length)
+        return Verdict(False, f"declines to answer: in {number_of(length, 'word')}", length)
     return Verdict(True, value=length)
 
 

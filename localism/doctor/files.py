@@ -156,7 +156,7 @@ def _pack(config: Config) -> Finding:
         pack = load_pack(config.prompts.pack)
     except LocalismError as wrong:
         return of_error("prompts", wrong)
-    return Finding("pass", "prompts", f"pack {pack.name}, {len(pack.turns)} turns")
+    return Finding("pass", "prompts", f"pack {pack.name}, {number_of(len(pack.turns), 'turn')}")
 
 
 def _judge_prompts(config: Config, origin: Origin) -> Iterator[Finding]:
@@ -184,11 +184,11 @@ def _seeds(config: Config, look: Look) -> Iterator[Finding]:
         wanted = source.sample or config.extract.seed_examples
         if count < wanted and not more:
             yield Finding(
-                "warn", "seeds", f"{name}: {count:,} examples, and {wanted:,} are asked for",
+                "warn", "seeds", f"{name}: {number_of(count, 'example')}, {wanted:,} are asked for",
                 "all of them are taken; lower [extract].seed_examples to say that it is meant so",
             )  # fmt: skip
         else:
-            yield Finding("pass", "seeds", f"{name}: {count:,}{more} examples")
+            yield Finding("pass", "seeds", f"{name}: {number_of(count, 'example')}{more}")
 
 
 def _benchmarks(config: Config, look: Look) -> Iterator[Finding]:
@@ -200,7 +200,7 @@ def _benchmarks(config: Config, look: Look) -> Iterator[Finding]:
         except LocalismError as wrong:
             yield of_error("benchmarks", wrong)
         else:
-            yield Finding("pass", "benchmarks", f"{Path(path).name}: {count:,} prompts")
+            yield Finding("pass", "benchmarks", f"{Path(path).name}: {number_of(count, 'prompt')}")
 
 
 def _suites(config: Config, origin: Origin) -> Iterator[Finding]:
@@ -217,7 +217,8 @@ def _suites(config: Config, origin: Origin) -> Iterator[Finding]:
             yield of_error("suites", wrong, place)
             continue
         sample = ", a sample and not the benchmark" if found.is_sample else ""
-        yield Finding("pass", "suites", f"{found.name}: {len(found.items):,} items{sample}")
+        items = number_of(len(found.items), "item")
+        yield Finding("pass", "suites", f"{found.name}: {items}{sample}")
 
 
 def _harness(place: str) -> Finding:

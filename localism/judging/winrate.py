@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from localism.judging.jointfit import JointFit, Priors
 from localism.judging.newton import Array
+from localism.tables import number_of
 
 THETA_SD = 5.0
 GAMMA_SD = 2.5
@@ -262,7 +263,7 @@ def _notes(battles: Battles, phi_calibrated: float | None) -> tuple[bool, tuple[
     elif models < FEW_MODELS:
         notes.append(f"{models} candidates are too few to tell length from quality well")
     if items < FEW_ITEMS:
-        notes.append(f"{items} items are few: intervals are rough")
+        notes.append(f"only {number_of(items, 'item')}: intervals are rough")
     approximate = bool(notes)
     if models > 1:
         notes.append(f"fitted on a pool of {models} candidates: read the scores as a ranking")

@@ -7,6 +7,7 @@ from typing import Any
 from localism.lmeval.overrides import SAMPLES_A_PROBLEM
 from localism.lmeval.staging import StagedTask
 from localism.lmeval.tasks import HARNESS, TASKS
+from localism.tables import number_of
 
 # 97.5% quantile of the normal distribution.
 Z = 1.959964
@@ -83,7 +84,8 @@ def _notes(
     yield f"task version {result['versions'].get(name)}, {shots}-shot, lm-eval {HARNESS}"
     yield f"{result['made_with']['backend']} on {result['made_with']['device']}"
     if limit:
-        yield f"the first {limit:,} items" + (" of each subject" if task.subjects else "")
+        first = number_of(limit, "item")
+        yield f"the first {first}" + (" of each subject" if task.subjects else "")
     if staged.note:
         yield staged.note
     if name == f"humaneval_{SAMPLES_A_PROBLEM}":

@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from localism.store import Row, Store
+from localism.tables import number_of
 
 MOST_SKILLS = 3000  # in the page's table and map; the corpus has all of them
 MOST_CLUSTERS = 28  # in the matrix: more cells than that cannot be told apart
@@ -131,7 +132,8 @@ def _groups(clusters: list[Row], most: int) -> tuple[dict[str, int], list[dict[s
     others = [row for row in clusters if row["size"] > 1]
     parts = [[row] for row in others[:most]] + [others[most:], alone]
     names = [row["name"] for row in others[:most]]
-    names += [f"{len(others) - most} other clusters", f"{len(alone)} skills on their own"]
+    names += [number_of(len(others) - most, "other cluster")]
+    names += [number_of(len(alone), "skill on its own", "skills on their own")]
     kept = [(name, part) for name, part in zip(names, parts, strict=True) if part]
     most = min(most, len(others))
     group_of = {row["cluster_id"]: place for place, (_, part) in enumerate(kept) for row in part}

@@ -8,6 +8,7 @@ from localism.config import Config
 from localism.context import Context
 from localism.reporting import coverage, evaluations, examples, notices, provenance, work
 from localism.store import Row, Store
+from localism.tables import number_of
 
 # Metrics of the test split in the order in which the report shows them.
 METRICS = {
@@ -144,7 +145,7 @@ def verdict(facts: dict[str, Any]) -> str:
     interval = f"95% CI {score['low']:+.1f} to {score['high']:+.1f}"
     if score["unscored"]:
         interval += f"; {score['unscored']} unscored, not counted"
-    where = f"on {score['n']} unseen prompts ({interval})."
+    where = f"on {number_of(score['n'], 'unseen prompt')} ({interval})."
     if score["low"] <= 0 <= score["high"]:
         return f"Epoch {picked['epoch']} cannot be told from the base model {where}"
     direction = "beats" if score["value"] > 0 else "falls behind"

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from localism import tables
+
 MOST_UNSCORED = 0.05  # of the test prompts; more is said aloud
 
 
@@ -104,7 +106,9 @@ def _of_books(facts: dict[str, Any]) -> list[dict[str, str]]:
     if facts["refused"]:
         n = len(facts["refused"])
         found.append(
-            _notice("air gap", f"{n} attempt{'s' * (n != 1)} to leave this machine, all refused.")
+            _notice(
+                "air gap", f"{tables.number_of(n, 'attempt')} to leave this machine, all refused."
+            )
         )
     return found
 

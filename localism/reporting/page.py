@@ -12,6 +12,7 @@ from typing import Any
 
 from localism.progress import duration
 from localism.reporting import evaluations, facts
+from localism.tables import number_of
 
 # What could end a script element or begin a comment in it, and what JavaScript takes for line ends.
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -145,6 +146,7 @@ def _environment() -> Any:
     )
     environment.filters |= {
         "number": number,
+        "counted": number_of,
         "interval": interval,
         "words": words,
         "metric": lambda name: facts.METRICS.get(name, words(name)),

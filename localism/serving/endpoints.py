@@ -26,6 +26,7 @@ from localism.serving.endpoint import (
 )
 from localism.serving.engine import Engine
 from localism.serving.load import Load, together
+from localism.tables import number_of
 
 if TYPE_CHECKING:
     from openai import APIStatusError
@@ -297,7 +298,9 @@ class Endpoints:
         moment, pulse = time.monotonic(), endpoint.pulse
         if self._hangs(endpoint, moment):
             still, running = pulse.still_seconds(moment), endpoint.outstanding
-            raise TimeoutError(f"its counters stood still for {still:.0f} s, {running} requests")
+            raise TimeoutError(
+                f"its counters stood still for {still:.0f} s, {number_of(running, 'request')}"
+            )
         since = max(sent, endpoint.last_heard)
         if moment - since < SILENCE_SECONDS:
             return since + SILENCE_SECONDS - moment

@@ -15,6 +15,7 @@ from typing import Any
 from localism.serving.endpoint import Endpoint
 from localism.serving.endpoints import Endpoints
 from localism.serving.engine import Engine
+from localism.tables import number_of
 
 WRITE_SECONDS = 3.0
 # Below, it is alive without further words.
@@ -81,7 +82,8 @@ def _facts(endpoint: Endpoint, endpoints: Endpoints, moment: float) -> dict[str,
     elif silent > QUIET_SECONDS and pulse.advances(moment):
         state, line = "slow", endpoint.slowness(moment)
     elif silent > QUIET_SECONDS:
-        state, line = "silent", f"silent for {silent:.0f} s, {said}, {len(asked)} requests wait"
+        waiting = number_of(len(asked), "request waits", "requests wait")
+        state, line = "silent", f"silent for {silent:.0f} s, {said}, {waiting}"
     else:
         state, line = "alive", f"alive, {rate:,.0f} tok/s, {said}"
     return {**facts, "state": state, "line": line}

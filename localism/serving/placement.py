@@ -15,7 +15,7 @@ from localism.config import Served
 from localism.errors import ConfigError, MachineError
 from localism.gpus import Gpus
 from localism.serving.memory import OVERHEAD_BYTES, Needed
-from localism.tables import gigabytes
+from localism.tables import gigabytes, number_of
 
 # An instruction and its answer, as instruction-tuned models write them. What is longer waits or is
 # computed again; with less room than this for each place of the batch, places stay empty.
@@ -101,7 +101,8 @@ def over_machines(need: Needed | None, section: Served, gpus: Gpus, table: str) 
     fits = not need or Room(need, section, gpus).fits(tensor, pipeline)
     if need and not fits and not section.engine_arguments:
         raise MachineError(
-            f"weights and the longest conversation do not fit on {tensor * pipeline} GPUs",
+            "weights and the longest conversation do not fit on "
+            f"{number_of(tensor * pipeline, 'GPU')}",
             where=f"models.toml [{table}].nodes = {nodes}: weights {gigabytes(need.weights)}, "
             f"one conversation of {need.longest:,} tokens {gigabytes(need.conversation)}, GPUs of "
             f"{gigabytes(gpus.memory or 0)}",
@@ -120,7 +121,8 @@ def _check_spread(found: Placement, here: int, table: str) -> None:
         )
     if found.gpus_here > here:
         raise MachineError(
-            f"the engine is to have {found.gpus_here} GPUs of each machine, and there are {here}",
+            f"the engine is to have {number_of(found.gpus_here, 'GPU')} of each machine, which has "
+            f"{here}",
             where=f"{where}, tensor_parallel, pipeline_parallel, data_parallel",
             fix="leave tensor_parallel and pipeline_parallel away: they then follow from the GPUs",
         )
@@ -249,7 +251,7 @@ def _tensor(room: Room, table: str) -> tuple[int, str]:
 def _why_several(room: Room, size: int) -> str:
     """What one GPU fewer, as far as the layers allow it, would lack."""
     smaller = room.sizes(size - 1)[-1]
-    on = f"{smaller} GPU{'s' if smaller > 1 else ''}"
+    on = number_of(smaller, "GPU")
     tokens = room.tokens(smaller)
     if room.is_ample(smaller):
         return "all GPUs in use"
@@ -257,7 +259,7 @@ def _why_several(room: Room, size: int) -> str:
         return f"the weights do not fit on {on}"
     if not room.fits(smaller):
         return f"{on} would not hold the longest conversation"
-    return f"{on} would hold only {tokens // USUAL_TOKENS} usual conversations at once"
+    return f"{on} would hold only {number_of(tokens // USUAL_TOKENS, 'usual conversation')} at once"
 
 
 def _told(room: Room, size: int, said: str) -> str:
@@ -276,7 +278,7 @@ def _check_number(room: Room, wanted: int, table: str) -> None:
     sizes = {key: getattr(room.section, key) for key in ("tensor_parallel", "data_parallel")}
     given = ", ".join(f"{key} = {value}" for key, value in sizes.items() if value)
     raise MachineError(
-        f"the engine is to have {wanted} GPUs, and there are {room.gpus.number}",
+        f"the engine is to have {number_of(wanted, 'GPU')}, and there are {room.gpus.number}",
         where=f"models.toml [{table}] {given}",
         fix="leave them away: what is absent is found from the GPUs' memory",
     )
@@ -298,7 +300,7 @@ def _check_given(room: Room, given: int, most: int, table: str) -> None:
 def _too_small(room: Room, tensor: int, table: str, sizes: str = "") -> MachineError:
     need, usable, tokens = room.need, room.usable, room.tokens(tensor)
     assert usable is not None and tokens is not None
-    on = f"{tensor} GPU{'s' if tensor > 1 else ''}"
+    on = number_of(tensor, "GPU")
     where = (
         f"models.toml [{table}]: weights {gigabytes(need.weights)}, one conversation of "
         f"{need.longest:,} tokens {gigabytes(need.conversation)}; usable on each GPU "

@@ -22,6 +22,7 @@ from localism.machines import LEAVE_SECONDS, POLL_SECONDS, SAME
 from localism.serving import ray_call, ray_node
 from localism.serving.placement import Placement
 from localism.serving.ray_call import RayCall
+from localism.tables import number_of
 
 LOG = "ray.log"
 STEP_LOG = "ray-slurm.log"
@@ -181,11 +182,13 @@ class Cluster:
         assert self._call is not None and look.stdout is not None
         look.kill()
         nodes = _last(look.stdout)
-        here = ", ".join(f"{node['address']} ({node['gpus']:g} GPUs)" for node in nodes)
+        here = ", ".join(
+            f"{node['address']} ({number_of(round(node['gpus']), 'GPU')})" for node in nodes
+        )
         wanted = self._section.nodes
         return MachineError(
-            f"{wanted} machines with {self._gpus} GPUs each are to serve the {self._table} and "
-            f"after {limit:g} s there were: {here or 'none'}",
+            f"{wanted} machines with {number_of(self._gpus, 'GPU')} each are to serve the "
+            f"{self._table} and after {limit:g} s there were: {here or 'none'}",
             where=f"models.toml [{self._table}].nodes = {wanted}, Ray at {self._call.address}",
             fix=f"on each of the others: {self._worker_command()}   (the folder must be on a file "
             "system that all machines share, at the same path)",

@@ -12,6 +12,7 @@ from localism import reader
 from localism.errors import ConfigError, UsageError
 from localism.export.folder import replace
 from localism.skill_names import normalise
+from localism.tables import number_of
 
 COLUMNS = ("skill_id", "name", "cluster", "count", "source", "reason", "exemplar")
 MISTAKES_SHOWN = 20
@@ -137,7 +138,9 @@ def read(path: Path) -> SkillList:
             if not any(cell.strip() for cell in cells):
                 continue
             if len(cells) > len(header):
-                problem = f"{len(cells)} cells under {len(header)} columns"
+                problem = (
+                    f"{number_of(len(cells), 'cell')} under {number_of(len(header), 'column')}"
+                )
                 mistakes.append(Mistake(lines.line_num, f"{problem}; quote a cell with a comma"))
             row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
             rows.append(_row(lines.line_num, row))
@@ -215,7 +218,7 @@ def refuse(path: Path, mistakes: Iterable[Mistake]) -> None:
     if len(found) > MISTAKES_SHOWN:
         shown.append(f"and {len(found) - MISTAKES_SHOWN:,} more")
     raise ConfigError(
-        f"{len(found):,} mistake{'s' * (len(found) > 1)} in this skill list; nothing was changed",
+        f"{number_of(len(found), 'mistake')} in this skill list; nothing was changed",
         where="\n       ".join([str(path), *shown]),
         fix="mend these lines and import the file again",
     )

@@ -188,7 +188,8 @@ def text(found: dict[str, Any], width: int) -> str:
     """The differences as a person reads them: counts, then the first of each kind."""
     s = found["summary"]
     lines = [
-        f"{s['a']}: {s['skills_a']:,} skills   {s['b']}: {s['skills_b']:,} skills   "
+        f"{s['a']}: {tables.number_of(s['skills_a'], 'skill')}   "
+        f"{s['b']}: {tables.number_of(s['skills_b'], 'skill')}   "
         f"both: {s['both']:,}, of which {s['moved']:,} moved to other companions"
     ]
     titles = {

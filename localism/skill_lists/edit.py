@@ -71,8 +71,8 @@ def _start(store: Store, listed: SkillList) -> str:
     names = {row.name for row in listed.rows}
     labels = list(_label_rows(listed.rows, listed, edition=0))
     summary = (
-        f"{len(names):,} skills imported from {listed.path.name} by {user()}, "
-        f"{len(labels):,} labels"
+        f"{tables.number_of(len(names), 'skill')} imported from {listed.path.name} by {user()}, "
+        f"{tables.number_of(len(labels), 'label')}"
     )
     with store.transaction():
         store.event("stage_started", "extract")
@@ -128,7 +128,8 @@ def _edit(context: Context, listed: SkillList) -> str:
             store.execute(f"DELETE FROM {table}")
             store.add_rows(table, rows)
         store.event("skills_edited", "cluster", **_who(listed), **vars(changes))
-    return f"{changes}: {len(groups):,} skills in {len(after.members):,} clusters{notes}"
+    skills = tables.number_of(len(groups), "skill")
+    return f"{changes}: {skills} in {tables.number_of(len(after.members), 'cluster')}{notes}"
 
 
 def _unread(listed: SkillList, skills: Mapping[str, Row], clusters: Mapping[str, Row]) -> str:

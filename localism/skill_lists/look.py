@@ -155,14 +155,14 @@ def cluster_text(found: dict[str, Any], width: int) -> str:
     lines = [f"cluster {found['cluster']}"]
     lines += [f"medoid {found['medoid']}"] if found["medoid"] != found["cluster"] else []
     lines.append(
-        f"{found['skills']} skills"
+        f"{tables.number_of(found['skills'], 'skill')}"
         + (f", persistence {persistence:.3g}" if persistence is not None else "")
         + (f", keywords: {found['keywords']}" if found["keywords"] else "")
     )
     members = flat([{k: v for k, v in row.items() if k != "cluster"} for row in found["members"]])
     lines += ["", *tables.aligned(members.columns, members.rows, width).splitlines(), ""]
     exemplars = found["exemplars"]
-    lines.append(f"{len(exemplars):,} seed examples exhibit it")
+    lines.append(f"exhibited by {tables.number_of(len(exemplars), 'seed example')}")
     for row in exemplars[:SHOWN_EXEMPLARS]:
         lines.append(f"  {' '.join(row['instruction'].split())}")
     return "".join(f"{tables.shortened(line, width)}\n" for line in lines)

@@ -21,6 +21,7 @@ from localism.errors import StageError
 from localism.records import stable_id
 from localism.stages import cluster_teacher
 from localism.store import Row, Store
+from localism.tables import number_of
 
 
 def run(context: Context) -> str:
@@ -121,7 +122,9 @@ def _summary(store: Store, found: Clustering, warnings: int) -> str:
     unusable = store.value(
         "SELECT count(*) FROM skill_label WHERE name IS NULL OR unusable IS NOT NULL"
     )
-    text = f"{len(found.persistence):,} clusters, {rare:,} skills on their own; "
-    text += f"{len(found.skills):,} skills from {sum(s.count for s in found.skills):,} labels"
-    text += f", {unusable:,} labels unusable" if unusable else ""
-    return text + (f"; {warnings} warnings" if warnings else "")
+    labels = sum(skill.count for skill in found.skills)
+    text = f"{number_of(len(found.persistence), 'cluster')}, "
+    text += f"{number_of(rare, 'skill on its own', 'skills on their own')}; "
+    text += f"{number_of(len(found.skills), 'skill')} from {number_of(labels, 'label')}"
+    text += f", {number_of(unusable, 'label')} unusable" if unusable else ""
+    return text + (f"; {number_of(warnings, 'warning')}" if warnings else "")

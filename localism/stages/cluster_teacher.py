@@ -22,6 +22,7 @@ from localism.serving.server import serve
 from localism.skill_names import normalise, readable
 from localism.stages.extract_seeds import shortened
 from localism.store import Row, Store
+from localism.tables import number_of
 
 # A pair is as well named by one of the two; from four members on a name can say what they share.
 NAMED_FROM = 4
@@ -60,9 +61,11 @@ async def _ask(context: Context, *, wants_names: bool, wants_seeds: bool) -> str
     done = []
     async with serve(context, role="teacher", stage="cluster") as client:
         if wants_names:
-            done.append(f"{await _name(context, client, pack)} clusters named by the teacher")
+            named = await _name(context, client, pack)
+            done.append(f"{number_of(named, 'cluster')} named by the teacher")
         if wants_seeds:
-            done.append(f"{await _relabel(context, client, pack)} seed examples relabelled by it")
+            labelled = await _relabel(context, client, pack)
+            done.append(f"{number_of(labelled, 'seed example')} relabelled by it")
     return "".join(f"; {text}" for text in done)
 
 

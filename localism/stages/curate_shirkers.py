@@ -18,6 +18,7 @@ from localism.prompting.packs import Pack, load_pack
 from localism.records import Reply
 from localism.serving.client import Client, RequestFailed
 from localism.serving.server import serve
+from localism.tables import number_of
 
 POOR = ("brevity", "junk")
 RATINGS = ("1", "2", "3", "4", "5")
@@ -37,8 +38,8 @@ def verdicts(context: Context, candidates: Sequence[Candidate], stage: str) -> d
     if len(candidates) < 2 * LEAST_INSTRUCTIONS:
         context.warn(
             stage,
-            f"{len(candidates)} candidates are too few to calibrate the gate for shirkers;"
-            f" it wants {2 * LEAST_INSTRUCTIONS}",
+            f"too few to calibrate the gate for shirkers: {number_of(len(candidates), 'candidate')}"
+            f"; it wants {2 * LEAST_INSTRUCTIONS}",
         )
         return {}
     return asyncio.run(Shirkers(context, stage).judge(candidates))

@@ -25,6 +25,7 @@ from localism.paths import embedded
 from localism.records import SuiteOptions
 from localism.stages import evaluate_suites
 from localism.stages.pick import Contestant, contest, items_of
+from localism.tables import number_of
 from localism.training.sets import MAIN, Training, main_training
 
 BASE = "base"
@@ -121,8 +122,9 @@ def _summary(
     """epoch-06 47.3 against base 3.1 on 58 unseen prompts: +44.2 points (95% CI 38.0 to 50.1)."""
     asked = difference.n + difference.unscored
     if difference.value is None:
-        return f"no verdict: none of {asked} unseen prompts has both models scored"
-    text = f"{picked} {best:.1f} against base {base:.1f} on {difference.n} unseen prompts: "
+        return f"no verdict: none of {number_of(asked, 'unseen prompt')} has both models scored"
+    prompts = number_of(difference.n, "unseen prompt")
+    text = f"{picked} {best:.1f} against base {base:.1f} on {prompts}: "
     text += f"{difference.value:+.1f} points"
     beside = []
     if difference.low is not None:

@@ -27,6 +27,7 @@ from localism.serving.crew import for_each
 from localism.serving.server import serve
 from localism.skill_names import Name, normalise
 from localism.stages import extract_seeds
+from localism.tables import number_of
 from localism.taxonomy import Branch, read_taxonomy
 
 # Two dry rounds in a row end a list. One alone may be bad luck: the last rounds ask for few items.
@@ -104,7 +105,10 @@ async def _run(
             await _skills(context, client, lists, topics)
             await _query_types(context, lists)
             if lists.unread:
-                context.warn("extract", f"{len(lists.unread)} replies held nothing usable")
+                context.warn(
+                    "extract",
+                    f"{number_of(len(lists.unread), 'reply', 'replies')} held nothing usable",
+                )
         if seeds:
             await extract_seeds.label(context, client, pack, seeds)
 
@@ -119,9 +123,11 @@ def _summary(context: Context) -> str:
     topics = count("SELECT count(*) FROM topic")
     seeds = count("SELECT count(*) FROM seed_example")
     types = count("SELECT count(*) FROM query_type")
-    sources = [f"{topics:,} topics"] * bool(topics) + [f"{seeds:,} seed examples"] * bool(seeds)
-    text = f"{skills:,} skill names in {labels:,} labels from {' and '.join(sources)}"
-    return text + (f"; {types:,} query types" if types else "")
+    sources = [number_of(topics, "topic")] * bool(topics)
+    sources += [number_of(seeds, "seed example")] * bool(seeds)
+    text = f"{number_of(skills, 'skill name')} in {number_of(labels, 'label')}"
+    text += f" from {' and '.join(sources)}"
+    return text + (f"; {number_of(types, 'query type')}" if types else "")
 
 
 # ---- lists, round after round ----------------------------------------------------------------

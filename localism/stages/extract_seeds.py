@@ -16,6 +16,7 @@ from localism.seeds.files import SeedExample, sample_sources
 from localism.serving.client import Client, RequestFailed
 from localism.skill_names import Name, normalise
 from localism.store import Row
+from localism.tables import number_of
 
 SHOWN = 3
 SHOWN_CHARACTERS = 200
@@ -51,7 +52,9 @@ async def label(context: Context, client: Client, pack: Pack, seeds: Sequence[Se
     context.store.add_rows("seed_example", [_seed_row(seed) for seed in distinct.values()])
     if len(distinct) < len(seeds):
         repeated = len(seeds) - len(distinct)
-        context.warn("extract", f"{repeated} seed examples repeat the instruction of another one")
+        context.warn(
+            "extract", f"the instruction of another one in {number_of(repeated, 'seed example')}"
+        )
     _say_which_are_cut(context, distinct.values())
     unread: list[str] = []
     done = 0
@@ -113,8 +116,8 @@ def _say_which_are_cut(context: Context, seeds: Iterable[SeedExample]) -> None:
     cut = [seed.seed_id for seed in seeds if len(seed.instruction) > LONGEST_SEED]
     if cut:
         problem = (
-            f"{len(cut)} seed examples have more than {LONGEST_SEED:,} characters; the teacher is "
-            "shown their beginning and end"
+            f"more than {LONGEST_SEED:,} characters in {number_of(len(cut), 'seed example')}; the "
+            "teacher is shown beginning and end"
         )
         context.warn("extract", problem, seed_ids=cut)
 

@@ -28,6 +28,7 @@ from localism.serving.server import serve
 from localism.stages import mix
 from localism.stages.generate import Writer, in_order, outcome, unwritten
 from localism.stages.mix import load_mixes
+from localism.tables import number_of
 
 JOULES_PER_KWH = 3.6e6
 NOTHING = Range(0.0, 0.0, 0.0)
@@ -226,12 +227,13 @@ def _nothing_left(context: Context, mixes: int) -> Facts:
 def render(facts: Facts) -> str:
     """The facts as a few lines."""
     if "trial" not in facts:
-        words = f"all {facts['mixes']:,} mixes are generated: nothing is left to predict"
+        mixes = number_of(facts["mixes"], "mix is", "mixes are")
+        words = f"{mixes} generated, all of them: nothing is left to predict"
         return "\n".join(filter(None, (words, facts["outcome"])))
     rows = {
         "trial": _trial_in_words(facts),
         "rate": f"{facts['tokens_per_second']:,.0f} completion tokens/s, with"
-        f" {facts['trial']['in_flight']:,} conversations at once",
+        f" {number_of(facts['trial']['in_flight'], 'conversation')} at once",
         "each": _each_in_words(facts),
         "left": f"{facts['mixes_left']:,} of {facts['mixes']:,} mixes:"
         f" {_span(facts['left']['completion_tokens'])} completion tokens,"
@@ -257,10 +259,9 @@ def _trial_in_words(facts: Facts) -> str:
 
 
 def _done_in_words(trial: Facts) -> str:
-    return (
-        f"{trial['turns']:,} turns of {trial['conversations']:,} conversations,"
-        f" {trial['finished']:,} of them finished"
-    )
+    turns = number_of(trial["turns"], "turn")
+    conversations = number_of(trial["conversations"], "conversation")
+    return f"{turns} of {conversations}, {trial['finished']:,} of them finished"
 
 
 def _each_in_words(facts: Facts) -> str:

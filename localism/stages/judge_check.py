@@ -42,6 +42,7 @@ from localism.stages.judge_questions import (
 )
 from localism.stages.pick_calibration import JUDGE, Calibration
 from localism.store import Store
+from localism.tables import number_of
 
 STAGE = "judge-check"
 COLUMNS = ("judge", "metric", "value", "low", "high", "n", "unscored", "note")
@@ -181,8 +182,8 @@ def _say_costs(context: Context, plan: Plan) -> None:
         return
     parts = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     context.progress.say(
-        f"judge {plan.judge}: at most {sum(counts.values()):,} calls ({parts}), fewer where the "
-        "ledger has them"
+        f"judge {plan.judge}: at most {number_of(sum(counts.values()), 'call')} ({parts}), fewer "
+        "where the ledger has them"
     )
 
 

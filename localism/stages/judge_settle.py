@@ -19,6 +19,7 @@ from localism.judging.scores import wilson
 from localism.judging.verdicts import OWN_DEV, SharedSuite, both_ways, judges, shared
 from localism.stages.judge_questions import Attacked, Plan, Questions, corpus_of
 from localism.stages.pick_calibration import JUDGE
+from localism.tables import number_of
 
 Found = Iterator[tuple[str, Check]]
 """(judge, row)"""
@@ -305,7 +306,8 @@ def compared(suite: SharedSuite, other: str, *, seed: int, resamples: int) -> It
     """One judge against another on a suite; the rows belong to the one."""
     found = suite.compared(seed=seed, resamples=resamples)
     name = suite.suite.removeprefix("run/")
-    where = f"{len(suite.models)} models on {len(suite.items)} items of {name}"
+    models, items = number_of(len(suite.models), "model"), number_of(len(suite.items), "item")
+    where = f"{models} on {items} of {name}"
     few = " (too few models for a ranking)" if len(suite.models) < 3 else ""
     yield found.spearman.check(
         f"spearman with {other} on {name}", f"of the ranking of {where}: 1 is the same{few}"

@@ -19,6 +19,7 @@ from localism.coverage import Coverage, filling_sets, random_sets, spread
 from localism.errors import ConfigError, StageError
 from localism.records import Mix, Split, stable_id
 from localism.store import Row, Store
+from localism.tables import number_of
 
 ORDER: tuple[Split, ...] = ("test", "dev", "train")
 MIXES_AT_ONCE = 2000
@@ -44,8 +45,9 @@ def run(context: Context) -> str:
     _check_not_topped_up(store, section)
     total = section.test + section.dev + section.train
     plan.write(itertools.islice(plan.sets(), total), _splits(section), total)
+    units = number_of(len(plan.units), plan.unit)
     return (
-        f"{total:,} mixes of {section.k} from {len(plan.units):,} {plan.unit}s:"
+        f"{number_of(total, 'mix', 'mixes')} of {section.k} from {units}:"
         f" {section.train:,} train, {section.dev:,} dev, {section.test:,} test"
     )
 
@@ -76,7 +78,8 @@ def top_up(context: Context) -> tuple[int, str]:
     plan.write(iter(sets), itertools.repeat("train"), len(sets))
     if not sets:
         return 0, "nothing to top up: every training mix was accepted"
-    text = f"{len(sets):,} training mixes planned for {holes:,} {plan.unit}s that lost some"
+    text = f"{number_of(len(sets), 'training mix', 'training mixes')} planned for "
+    text += f"{number_of(holes, plan.unit)} that lost some"
     lost = store.value(
         "SELECT count(*) FROM mix m JOIN candidate c USING (mix_id)"
         " WHERE m.split <> 'train' AND c.status <> 'accepted'"
@@ -175,8 +178,8 @@ def check(section: MixSection, units: int, unit: str, more: str) -> None:
     sets = math.comb(units, section.k)
     if sets <= section.test + section.dev:
         raise ConfigError(
-            f"{units} {unit}s make {sets} sets of {section.k}; dev and test take"
-            f" {section.dev + section.test} and leave none for train",
+            f"{number_of(units, unit)} can make {number_of(sets, 'set')} of {section.k}; dev and "
+            f"test take {section.dev + section.test} and leave none for train",
             where="[mix].dev and [mix].test",
             fix=f"make them smaller, or {more}",
         )
@@ -219,7 +222,8 @@ def _check_not_topped_up(store: Store, section: MixSection) -> None:
     designed = store.value("SELECT count(*) FROM mix WHERE NOT top_up")
     if topped_up and designed < section.test + section.dev + section.train:
         raise ConfigError(
-            f"the plan has {topped_up} mixes that topped it up, and cannot grow any more",
+            f"the plan was topped up with {number_of(topped_up, 'mix', 'mixes')}, and cannot grow "
+            "any more",
             where=f"[mix].train = {section.train}",
             fix="top up again, or fork: the fork plans anew and keeps every model call",
         )

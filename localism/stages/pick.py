@@ -36,6 +36,7 @@ from localism.stages.pick_beside import Beside, beside
 from localism.stages.pick_calibration import Calibration
 from localism.stages.pick_keep import REMOVED, discard, removed_weights
 from localism.stages.train_plan import chat_template_file
+from localism.tables import number_of
 from localism.training.sets import Training, main_training
 
 
@@ -70,7 +71,7 @@ def run(context: Context, trainings: Sequence[Training] = ()) -> str:
 
 def _discarded(context: Context, training: Training) -> str:
     lost = discard(context, training)
-    return f"; weights of {lost} checkpoints removed" if lost else ""
+    return f"; weights of {number_of(lost, 'checkpoint')} removed" if lost else ""
 
 
 def _checkpoints(context: Context, training: Training) -> list[dict[str, Any]]:
@@ -276,7 +277,7 @@ def _summary(
             text += f"; {criterion} alone would pick epoch {others[column]}"
     unscored = sum(one.win_rate.unscored for one in comparison.scores)
     if unscored:
-        text += f"; {unscored} answers unscored, not counted"
+        text += f"; {number_of(unscored, 'answer')} unscored, not counted"
     return text
 
 
@@ -290,7 +291,7 @@ def _nothing_scored(context: Context) -> StageError:
         ) WHERE reason IS NOT NULL GROUP BY reason ORDER BY n DESC, reason LIMIT 3
         """
     )
-    reasons = "; ".join(f"{row['n']} times: {row['reason']}" for row in rows)
+    reasons = "; ".join(f"{number_of(row['n'], 'time')}: {row['reason']}" for row in rows)
     return StageError(
         "no answer of any checkpoint could be scored, so there is nothing to pick by",
         where=f"{context.folder}: {reasons}",

@@ -19,6 +19,7 @@ from localism.context import Context
 from localism.errors import OutOfTime, StageError
 from localism.stages.train_child import record_checkpoints, supervise
 from localism.stages.train_plan import check, check_disk, plan
+from localism.tables import number_of
 from localism.training.job import (
     RESUME,
     Checkpoint,
@@ -133,7 +134,7 @@ def _conversation(row: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
 def _summary(job: Job, count: int) -> str:
     done = whole_checkpoints(Path(job.checkpoints))
     base = next((line for line in log_lines(Path(job.log)) if line.get("step") == 0), {})
-    text = f"{len(done)} checkpoints from {count:,} examples"
+    text = f"{number_of(len(done), 'checkpoint')} from {number_of(count, 'example')}"
     if base.get("dropped"):
         text += f" ({base['dropped']} had no room for a response and were left out)"
     if base.get("cut"):

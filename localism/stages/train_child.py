@@ -24,6 +24,7 @@ from localism.serving.handover import Handover
 from localism.serving.keeper import LOG_BYTES, rotate
 from localism.stages.train_machines import gathered
 from localism.stages.train_plan import MEMORY_SHARE
+from localism.tables import number_of
 from localism.training import beats, launch
 from localism.training.call import log_name
 from localism.training.job import CHECKPOINTS, Job, whole_checkpoints
@@ -131,8 +132,10 @@ class Follower:
                 f"{line['tokens_per_second']:,.0f} tokens/s   {line['memory_gb']:.1f} GB",
             )
         else:
-            packed = f", packed into {line['rows']:,} rows" if self._job.packing else ""
-            text = f"{line['examples']:,} examples{packed}, attention: {line['attention']}"
+            packed = f", packed into {number_of(line['rows'], 'row')}" if self._job.packing else ""
+            text = (
+                f"{number_of(line['examples'], 'example')}{packed}, attention: {line['attention']}"
+            )
             self._context.progress.say(self._training.named(text))
 
 
@@ -160,7 +163,7 @@ class TimeLimit:
             self._began, self._done = moment, now_done
 
     def _over(self, done: int) -> OutOfTime:
-        return OutOfTime(f"{done} of {self._job.epochs} epochs")
+        return OutOfTime(f"{done} of {number_of(self._job.epochs, 'epoch')}")
 
 
 def record_checkpoints(context: Context, training: Training, job: Job, recorded: set[str]) -> None:

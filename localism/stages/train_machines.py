@@ -20,6 +20,7 @@ from localism.context import Context
 from localism.errors import ConfigError, MachineError, StageError
 from localism.machines import LEAVE_SECONDS, MACHINES, POLL_SECONDS, SAME
 from localism.offline import child_environment
+from localism.tables import number_of
 from localism.training import call as calls
 from localism.training import launch
 from localism.training.call import Call, Place
@@ -172,7 +173,7 @@ def _wait(
         waited = time.monotonic() - began
         if waited > limit:
             raise _missing(context, wanted, [answer.name for answer in answers])
-        detail = f"waits for {wanted - len(answers)} other machines, {waited:.0f}s"
+        detail = f"waits for {number_of(wanted - len(answers), 'other machine')}, {waited:.0f}s"
         context.progress.update(0, unit="steps", detail=detail)
         time.sleep(POLL_SECONDS)
     _check(answers)
@@ -202,7 +203,7 @@ def _step_ended(context: Context, code: int) -> StageError:
 def _missing(context: Context, wanted: int, here: list[str]) -> MachineError:
     came = f"only {', '.join(here)}" if here else "none"
     return MachineError(
-        f"{wanted} other machines are to train and after "
+        f"{number_of(wanted, 'other machine')} should take part, and after "
         f"{context.config.train.join_timeout_seconds} s {came} had come",
         where=f"[train].nodes, {context.folder.resolve() / MACHINES}",
         fix=f"on each: {_worker_command(context)}   (the folder must be on a file system that all "

@@ -21,7 +21,7 @@ from localism.offline import child_environment
 from localism.paths import embedded
 from localism.records import stable_id
 from localism.stages.train_machines import find_machines
-from localism.tables import gigabytes
+from localism.tables import gigabytes, number_of
 from localism.training.job import CHECKPOINTS, Job
 from localism.training.sets import Training
 
@@ -125,7 +125,8 @@ def plan(context: Context, training: Training, work: Path, count: int) -> Plan:
         trust_remote_code=config.student.trust_remote_code,
     )
     derived = (
-        f"{job.method} fine-tuning, {epochs} epochs{why_epochs}, learning rate {rate:g}{why_rate},"
+        f"{job.method} fine-tuning, {number_of(epochs, 'epoch')}{why_epochs}, "
+        f"learning rate {rate:g}{why_rate},"
         f" batch {section.batch} = {_devices(machines, gpus)} x {micro_batch}{why_micro_batch}"
         f" x {accumulation}"
     )
@@ -339,7 +340,8 @@ def check_disk(job: Job, epochs_done: int) -> None:
     free = shutil.disk_usage(job.checkpoints).free
     if needed > free:
         raise MachineError(
-            f"{left} checkpoints need {gigabytes(needed)} and {gigabytes(free)} are free",
+            f"{number_of(left, 'checkpoint needs', 'checkpoints need')} {gigabytes(needed)} and "
+            f"{gigabytes(free)} are free",
             where=job.checkpoints,
             fix=f"free {gigabytes(needed - free)}, use a larger disk, or train fewer epochs",
         )

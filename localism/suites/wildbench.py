@@ -36,6 +36,7 @@ from localism.suites.wildbench_rules import (
     shown,
     with_margin,
 )
+from localism.tables import number_of
 
 NAME, HEADLINE = "wildbench", "wb_score"
 SAMPLES = 1
@@ -304,7 +305,7 @@ def _on_the_leaderboard(
     known = [value for value in by_reference if value is not None]
     value = sum(known) / len(known) if len(known) == len(names) else None
     n = int((~np.isnan(rewards)).sum())
-    note = f"{left_out} verdicts on an empty or cut answer count as ties"
+    note = f"ties by rule, as an answer is empty or cut: {number_of(left_out, 'verdict')}"
     return SuiteScore(
         model, f"{metric}_leaderboard", value, None, None, n, rewards.size - n, note=note
     )

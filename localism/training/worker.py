@@ -17,6 +17,7 @@ from localism.errors import MachineError
 from localism.gpus import find_gpus
 from localism.machines import LEAVE_SECONDS, POLL_SECONDS, SAME, SignIn
 from localism.offline import child_environment
+from localism.tables import number_of
 from localism.training import beats, launch
 from localism.training import call as calls
 from localism.training.call import Call, Place
@@ -62,7 +63,7 @@ def stands_against(call: Call) -> str:
         return problem
     gpus = find_gpus(os.environ).number
     if call.device == "cuda" and gpus < call.processes:
-        return f"it has {gpus} GPUs and the run's machine {call.processes}"
+        return f"it has {number_of(gpus, 'GPU')} and the run's machine {call.processes}"
     return ""
 
 

@@ -18,6 +18,7 @@ from localism.prompting.packs import load_pack
 from localism.serving.client import RequestFailed
 from localism.serving.server import serve
 from localism.stages.curate_shirkers import poor_answer
+from localism.tables import number_of
 from localism.variants.sets import Asked, SetExample, source_examples
 
 
@@ -34,7 +35,7 @@ def _chosen(count: int, share: float, seed: int) -> list[int]:
     wanted = round(share * count)
     if not wanted:
         raise UsageError(
-            f"a share of {share:g} of {count:,} examples is none",
+            f"a share of {share:g} of {number_of(count, 'example')} is none",
             where="--share",
             fix=f"at least {1 / count:.4f}",
         )

@@ -23,6 +23,7 @@ from localism.stages.curate import accepted_held_out, decide
 from localism.stages.generate import Writer, in_order
 from localism.stages.mix import Plan, load_mixes
 from localism.store import Row
+from localism.tables import number_of
 from localism.variants.sets import Asked, SetExample, source_examples
 from localism.weights import check_model_folder
 
@@ -91,7 +92,9 @@ def _resized(context: Context, mixes: Sequence[Mix], k: int, seed: int) -> list[
     units = Plan(context).units
     if k > len(units):
         raise UsageError(
-            f"there are {len(units)} skills to choose from", where=f"--k {k}", fix="a smaller k"
+            f"only {number_of(len(units), 'skill')} to choose from",
+            where=f"--k {k}",
+            fix="a smaller k",
         )
     numbers = {unit.name: number for number, unit in enumerate(units)}
     clusters = [unit.cluster_id for unit in units]

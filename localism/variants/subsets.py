@@ -15,6 +15,7 @@ from localism.errors import UsageError
 from localism.paths import embedded
 from localism.seeds.files import read, reservoir
 from localism.stages.curate import token_counter
+from localism.tables import number_of
 from localism.variants.sets import Asked, SetExample, is_set, no_source, source_examples
 
 
@@ -43,7 +44,7 @@ def split(context: Context, asked: Asked) -> list[SetExample]:
     size = len(examples) // parts
     if not size:
         raise UsageError(
-            f"{len(examples)} examples cannot be split into {parts}",
+            f"{number_of(len(examples), 'example')} cannot be split into {parts}",
             where="--splits",
             fix=f"at most {len(examples)}",
         )
@@ -70,7 +71,7 @@ def _of_file(path: str) -> Iterator[SetExample]:
 def _enough(examples: list[SetExample], asked: Asked) -> list[SetExample]:
     if len(examples) < asked.settings["n"]:
         raise UsageError(
-            f"{asked.source} has {len(examples):,} examples with a response, not"
+            f"{asked.source} has {number_of(len(examples), 'example')} with a response, not"
             f" {asked.settings['n']:,}",
             where="--from",
             fix="ask for fewer, or name a larger file",

@@ -13,6 +13,12 @@ from localism.reader import Table
 LONG = "It is normal to feel unsure about a rainy walk and nobody will mind if you stay at home"
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, "0 mixes"), (1, "1 mix"), (2_000, "2,000 mixes")])
+def test_one_of_a_thing_is_not_told_in_the_plural(count: int, said: str):
+    assert tables.number_of(count, "mix", "mixes") == said
+    assert tables.number_of(count, "row") == said.replace("mixes", "rows").replace("mix", "row")
+
+
 def lines(table: Table, width: int | None, prose_lines: int = 1) -> list[str]:
     return tables.render(table, "table", width, prose_lines).splitlines()
 

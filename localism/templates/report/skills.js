@@ -163,7 +163,7 @@ function uses(place, width) {
   if (!rows.length) return false;
   place.append(bars(rows, "examples", {
     x: "examples", filled: "accepted", outlined: "planned",
-    title: (row) => `${row.examples} example${row.examples === 1 ? "" : "s"}\nplanned: ${row.planned} skills\naccepted: ${row.accepted} skills`,
+    title: (row) => `${row.examples} example${row.examples === 1 ? "" : "s"}\nskills planned: ${row.planned}\naccepted: ${row.accepted}`,
   }, width));
   return true;
 }
