@@ -323,7 +323,7 @@ CREATE TABLE IF NOT EXISTS event (
     event_id     TEXT PRIMARY KEY,
     happened_at  TIMESTAMP NOT NULL,
     stage        TEXT,
-    kind         TEXT NOT NULL,           -- stage_finished, engine_started, engine_died, ...
+    kind         TEXT NOT NULL,           -- stage_finished, engine_started, engine_failed, ...
     detail       JSON
 );
 

@@ -158,6 +158,16 @@ class Engine:
 
         ConfigError, MachineError when the GPUs cannot hold it, or are not free.
         """
+        began = time.monotonic()
+        try:
+            await self._start()
+        except LocalismError as failed:
+            seconds = round(time.monotonic() - began, 1)
+            what = {"problem": failed.problem, "where": failed.where, "model": str(self.folder)}
+            self._event("engine_failed", seconds=seconds, **what)
+            raise
+
+    async def _start(self) -> None:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         end_leftover(self._record)
         await self._handover.begin()

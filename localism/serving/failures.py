@@ -1,4 +1,4 @@
-"""Why a vLLM server did not start or died: its log -> a problem, the last lines, and a fix."""
+"""Why a vLLM server did not start or died: its log -> a problem, the lines that say so, a fix."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from localism.errors import LocalismError, StageError, of_a_full_disk
 from localism.serving.keeper import old_logs
+from localism.serving.root_cause import causes
 
 LOG_LINES = 15
 # No cause is sought further back.
@@ -49,7 +50,7 @@ KNOWN = (
         "run the same command again",
     ),
     (
-        r"unrecognized arguments: (?P<arguments>.+)",
+        r"unrecognized arguments: (?P<arguments>[^\n]+)",
         "vLLM does not know {arguments}",
         "mend [{table}].engine_arguments; `python -m vllm.entrypoints.launchers.api_server.entry "
         "--help=all` lists what it takes",
@@ -100,18 +101,24 @@ def diagnose(log: str, table: str) -> Diagnosis | None:
 
 
 def engine_error(problem: str, log: Path, header: str, table: str) -> LocalismError:
-    """A StageError that shows the end of the log since `header`, and the fix that fits it.
+    """A StageError that shows the root cause in the log since `header`, and the fix that fits it.
 
-    MachineError for a disk that is full.
+    Without an error that has a traceback, the end of the log. MachineError for a disk that is full.
     """
     text = log_since(log, header)
     if full := of_a_full_disk(text, log.parent):
         return full
+    errors = causes(text)
+    lines = [line for line in text.splitlines() if line.strip()][-LOG_LINES:]
+    if errors:
+        lines = [*errors[0].frames, *errors[0].text]
+        # The rest of the log would tell of settings too, as if they were mistakes.
+        text = "\n".join(line for error in errors for line in error.text)
     found = diagnose(text, table)
-    lines = [line.rstrip()[:LINE_CHARACTERS] for line in text.splitlines() if line.strip()]
-    shown = "".join(f"\n       | {line}" for line in lines[-LOG_LINES:])
+    said = found.problem if found else errors[0].said[:LINE_CHARACTERS] if errors else ""
+    shown = "".join(f"\n       | {line.rstrip()[:LINE_CHARACTERS]}" for line in lines)
     return StageError(
-        f"{problem}: {found.problem}" if found else problem,
+        f"{problem}: {said}" if said else problem,
         where=f"{log}{shown}",
         fix=found.fix if found else f"the cause is in the log: {log}",
     )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from engines import embedded_config
 
-from localism.errors import ConfigError
+from localism.errors import ConfigError, StageError
 from localism.paths import embedded
 from localism.processes import end_leftover, session_processes, write_record
 from localism.serving import engine, keeper
@@ -85,6 +86,99 @@ def test_only_the_log_of_this_start_is_shown_and_an_unknown_cause_points_to_it(t
     assert error.problem == "no start" and str(log) in error.fix
     assert "line 39" in error.where and "line 20" not in error.where
     assert "CUDA" not in error.where
+
+
+def traceback_of(prefix: str, *error: str, frames: int = 3) -> list[str]:
+    """As vLLM 0.32 prints one, through its logger (with a prefix) or through Python itself."""
+    inner = [
+        f'  File "vllm/a{n}.py", line {n}, in f{n}\n    call{n}()\n    ^^^^^^^'
+        for n in range(frames)
+    ]
+    lines = ["Traceback (most recent call last):", *"\n".join(inner).split("\n"), *error]
+    return [prefix + line for line in lines]
+
+
+CORE = "(EngineCore pid=9767) ERROR 11-21 03:43:45 [core.py:1510] "
+WORKER = "(Worker_TP1 pid=9801) ERROR 11-21 03:43:44 [multiproc_executor.py:953] "
+PASSED_ON = (
+    "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+)
+MISSING = (
+    "FileNotFoundError: Weight files referenced in index but missing: {'model-00002.safetensors'}"
+)
+OF_WORKER = (
+    "Exception: WorkerProc initialization failed due to an exception in a background process."
+)
+CHAIN = ["", "During handling of the above exception, another exception occurred:", ""]
+SETTING = [
+    "(EngineCore pid=9767) INFO 11-21 03:43:44 [core.py:133] trust_remote_code=True, dtype=float32"
+]
+LATE = traceback_of(CORE, "ValueError: late")
+FAILED = {
+    "the core alone": (
+        traceback_of(CORE, MISSING, frames=40),
+        MISSING,
+    ),
+    "a worker, whose core waits for it": (
+        [*traceback_of(CORE, OF_WORKER), *traceback_of(WORKER, "KeyError: 'model.layers.0.w'")],
+        "KeyError: 'model.layers.0.w'",
+    ),
+    "two processes at once, line by line": (
+        [line for both in zip(LATE, traceback_of(WORKER, MISSING), strict=True) for line in both],
+        MISSING,
+    ),
+    "an error on two lines": (
+        traceback_of(CORE, "ValidationError: 1 validation error for X", "  Value error, no"),
+        "ValidationError: 1 validation error for X Value error, no",
+    ),
+    "an error while another is handled": (
+        [*traceback_of(CORE, "KeyError: 'a'"), *(CORE + line for line in CHAIN),
+         *traceback_of(CORE, MISSING)],
+        MISSING,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAILED)
+def test_the_root_cause_of_an_engine_is_told_and_not_the_last_words_of_its_server(
+    tmp_path: Path, name: str
+):
+    lines, said = FAILED[name]
+    last = [
+        "Process EngineCore:",
+        *traceback_of("", MISSING, frames=40),
+        *traceback_of("", PASSED_ON),
+    ]
+    log = tmp_path / "log"
+    log.write_text("\n".join(["# start", *SETTING, *lines, *last, "localism: the server ended"]))
+    error = engine_error("no start", log, "# start", "teacher")
+    assert error.problem == f"no start: {said}"
+    assert re.findall(r"call\d+", error.where) in (["call1", "call2"], ["call38", "call39"])
+    assert len(error.where.splitlines()) < 10 and "^^^" not in error.where
+    assert "See root cause above" not in error.where and error.where.startswith(str(log))
+
+
+def test_a_root_cause_that_is_known_is_named_with_its_fix(tmp_path: Path):
+    memory = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB."
+    (tmp_path / "log").write_text(
+        "\n".join([*SETTING, *traceback_of(WORKER, memory), *traceback_of("", PASSED_ON)])
+    )
+    error = engine_error("no start", tmp_path / "log", "", "judge")
+    assert error.problem == "no start: the engine ran out of memory"
+    assert memory in error.where and "[judge].gpu_memory_utilization" in error.fix
+
+
+def test_a_start_that_failed_is_an_event_with_its_cause(monkeypatch, new_context):
+    lines = [*traceback_of(CORE, MISSING), *traceback_of("", PASSED_ON)]
+    code = f"print({chr(10).join(lines)!r}); raise SystemExit(1)"
+    monkeypatch.setattr(engine.Engine, "command", lambda _: [sys.executable, "-c", code])
+    context = new_context(embedded_config())
+    with pytest.raises(StageError, match="Weight files referenced"):
+        asyncio.run(engine.Engine(context, "teacher", "extract").ready())
+    (event,) = context.store.query("FROM event WHERE kind = 'engine_failed'")
+    detail = json.loads(event["detail"])
+    assert (event["stage"], detail["role"]) == ("extract", "teacher")
+    assert detail["problem"].endswith(MISSING) and "extract-teacher.log" in detail["where"]
 
 
 def test_what_was_printed_since_a_start_is_found_in_rotated_logs_too(tmp_path: Path):
