@@ -106,6 +106,19 @@ def test_it_fetches_nothing_says_nothing_and_draws_every_figure(
     assert opened.run("document.title") == "made: localism report"  # no text of a model has run
 
 
+def test_a_table_that_is_too_wide_scrolls_in_a_box_that_shows_that_it_goes_on(
+    opened: Opened,
+) -> None:
+    opened.browser.resize(500, 900)
+    opened.run("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    wide = "[...document.querySelectorAll('table')].filter(one => one.offsetWidth > innerWidth)"
+    boxes = f"{wide}.map(one => getComputedStyle(one.closest('.scroll')))"
+    assert opened.run(f"{wide}.length") > 3
+    assert opened.run(f"{boxes}.every(box => box.overflowX === 'auto')")
+    shadow = "box.backgroundAttachment === 'local, local, scroll, scroll'"
+    assert opened.run(f"{boxes}.every(box => {shadow})")
+
+
 def test_the_policy_stops_a_request_and_a_script_that_are_not_the_pages_own(
     opened: Opened,
 ) -> None:
