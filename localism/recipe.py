@@ -151,20 +151,28 @@ def write_recipe(folder: Path, models: Path, overrides: Sequence[str], config: C
     os.replace(temporary, folder / RECIPE)
 
 
-def without_the_call(folder: Path, asked: Recipe) -> Recipe | None:
-    """The recipe as it is without what a call sets; None where the call sets nothing.
-
-    Of a new run that is its models.toml alone; None too where that cannot be used alone.
-    """
+def sets_anything(folder: Path, asked: Recipe) -> bool:
+    """Whether the command line changes what the run's own models.toml and overrides say."""
     if not (folder / RECIPE).exists():
-        try:
-            return Recipe(asked.models, (), load(asked.models)) if asked.overrides else None
-        except LocalismError:
-            return None
+        return bool(asked.overrides)
     stored = _stored(folder)
-    before = Recipe(Path(stored["models"]), tuple(stored["overrides"]), frozen_recipe(folder))
-    sets_nothing = (asked.models.resolve(), asked.overrides) == before[:2]
-    return None if sets_nothing or asked.config == before.config else before
+    own = (Path(stored["models"]), tuple(stored["overrides"]))
+    is_other = (asked.models.resolve(), asked.overrides) != own
+    return is_other and asked.config != frozen_recipe(folder)
+
+
+def without_the_call(folder: Path, asked: Recipe) -> Recipe | None:
+    """The recipe as it is without what a call sets.
+
+    Of a new run that is its models.toml alone, and None where that cannot be used alone.
+    """
+    if (folder / RECIPE).exists():
+        stored = _stored(folder)
+        return Recipe(Path(stored["models"]), tuple(stored["overrides"]), frozen_recipe(folder))
+    try:
+        return Recipe(asked.models, (), load(asked.models))
+    except LocalismError:
+        return None
 
 
 class Change(NamedTuple):

@@ -24,6 +24,7 @@ from localism.recipe import (
     frozen_recipe,
     is_extension,
     named_hosts,
+    sets_anything,
     without_the_call,
     write_recipe,
 )
@@ -130,8 +131,9 @@ def _naming(folder: Path) -> Iterator[None]:
 @contextmanager
 def _settled(store: Store, folder: Path, asked: Recipe) -> Iterator[None]:
     """The recipe that is asked for is the run's; a call that fails in vain leaves the old one."""
-    before, began = without_the_call(folder, asked), store.now()
-    made = _rows_made(store) if before else {}
+    is_set, began = sets_anything(folder, asked), store.now()
+    before = without_the_call(folder, asked) if is_set else None
+    made = _rows_made(store) if is_set else {}
     if not (folder / RECIPE).exists() or frozen_recipe(folder) != asked.config:
         write_recipe(folder, *asked)
     _record_run(store, folder, asked.config)
@@ -139,7 +141,7 @@ def _settled(store: Store, folder: Path, asked: Recipe) -> Iterator[None]:
         yield
     except LocalismError as refused:
         with suppress(LocalismError, OSError):  # of a full disk, which was the mistake then
-            if before and _rows_made(store) == made:
+            if is_set and _rows_made(store) == made:
                 _take_back(store, folder, before, began)
                 refused.fix += f"\n       {_forgotten(before, asked)}"
         raise
@@ -152,8 +154,11 @@ def _rows_made(store: Store) -> dict[str, int]:
     return {name: store.value(f"SELECT count(*) FROM {name}") for name in sorted(names)}
 
 
-def _take_back(store: Store, folder: Path, before: Recipe, began: datetime) -> None:
-    """The recipe as it was before a call that `began` then."""
+def _take_back(store: Store, folder: Path, before: Recipe | None, began: datetime) -> None:
+    """The recipe as it was before a call that `began` then; none where it cannot be without it."""
+    if before is None:
+        (folder / RECIPE).unlink()
+        return
     config = before.config
     with store.transaction():
         store.execute(
@@ -168,9 +173,10 @@ def _take_back(store: Store, folder: Path, before: Recipe, began: datetime) -> N
     write_recipe(folder, *before)
 
 
-def _forgotten(before: Recipe, asked: Recipe) -> str:
-    new = [f"--set {override}" for override in asked.overrides[len(before.overrides) :]]
-    if asked.models.resolve() != before.models.resolve():
+def _forgotten(before: Recipe | None, asked: Recipe) -> str:
+    kept = before.overrides if before else ()
+    new = [f"--set {override}" for override in asked.overrides[len(kept) :]]
+    if before and asked.models.resolve() != before.models.resolve():
         new.insert(0, f"--models {asked.models}")
     return (
         f"nothing was made with {' '.join(new)}, so the run forgets it: give again what was right"

@@ -341,6 +341,15 @@ def test_a_new_run_that_fails_keeps_its_models_toml_and_forgets_what_was_set(fol
     assert begun(folder, None, ["seed=5"]).seed == 5  # nothing was made, so nothing is frozen
 
 
+def test_a_models_toml_that_cannot_be_used_alone_leaves_no_recipe(folder, tmp_path):
+    path = 'path = "embedded:teacher"'
+    assert path in TEXT
+    (tmp_path / "models.toml").write_text(TEXT.replace(path, "", 1))
+    refused(folder, "teacher.path=embedded:teacher", "teacher.max_model_len=700")
+    assert not (folder / run.RECIPE).exists()
+    assert not begun(folder, None, ["teacher.path=embedded:teacher"]).teacher.max_model_len == 700
+
+
 def test_what_a_call_set_stays_when_it_made_something_before_it_failed(folder):
     error = refused(folder, "extract.topics=9", meanwhile=add_turn)
     assert "nothing was made" not in error.fix
