@@ -128,8 +128,8 @@ def _edit(context: Context, listed: SkillList) -> str:
             store.execute(f"DELETE FROM {table}")
             store.add_rows(table, rows)
         store.event("skills_edited", "cluster", **_who(listed), **vars(changes))
-    skills = tables.number_of(len(groups), "skill")
-    return f"{changes}: {skills} in {tables.number_of(len(after.members), 'cluster')}{notes}"
+    count = tables.number_of(len(groups), "skill")
+    return f"{changes}: {count} in {tables.number_of(len(after.members), 'cluster')}{notes}"
 
 
 def _unread(listed: SkillList, skills: Mapping[str, Row], clusters: Mapping[str, Row]) -> str:

@@ -30,7 +30,6 @@ from localism.serving.client import Client, RequestFailed
 from localism.serving.server import serve
 from localism.stages import curate_alike, curate_shirkers
 from localism.store import Row, Store
-from localism.tables import number_of
 from localism.weights import special_tokens
 
 SPLITS = ("test", "dev", "train")
@@ -307,7 +306,7 @@ def _refuse_empty_split(store: Store) -> None:
     )
     listed = "; ".join(f"{row['gate']}: {row['reason']} ({row['n']})" for row in reasons)
     raise StageError(
-        f"none of the {number_of(planned, f'{split} example')} passed the gates",
+        f"no {split} example of {planned:,} passed the gates",
         where=listed or "no candidate was written",
         fix="read some with localism sql \"SELECT * FROM candidate WHERE status = 'rejected'\";"
         " then another teacher, [prompts].pack or [curate] setting, and localism fork",

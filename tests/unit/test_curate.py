@@ -462,7 +462,7 @@ def test_a_split_without_a_single_accepted_example_stops_the_run_with_the_reason
     for _ in range(2):  # the second call has nothing to decide and says the same
         with pytest.raises(StageError) as stopped:
             curate.run(context)
-        assert stopped.value.problem == "none of the 1 dev examples passed the gates"
+        assert stopped.value.problem == "no dev example of 1 passed the gates"
         assert stopped.value.where == "parsed: no markers (1)"
     assert decided(store)["a"] == ("accepted", None)
 

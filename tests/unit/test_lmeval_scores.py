@@ -131,7 +131,7 @@ def test_no_interval_is_made_up_where_the_standard_error_tells_nothing(tmp_path,
     values = {"sample_len": 1, "acc,none": 1.0, "acc_stderr,none": error}
     (row,) = scores(staged(tmp_path, "race"), result({"race": values}), 1)
     assert (row.value, row.low, row.high) == (100, None, None)
-    assert "the first 1 items" in row.note
+    assert "the first 1 item;" in row.note
 
 
 def test_mmlu_has_a_row_for_the_whole_before_those_of_its_subjects(tmp_path):

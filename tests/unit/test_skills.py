@@ -536,7 +536,7 @@ def test_at_most_twenty_mistakes_are_shown():
         (b"name\n\xff\xfe\n", "not UTF-8"),
         (b'name\n"a\n', "line"),
         (b"name,count\na,999999999\n", "add up to"),
-        (b"name\na,b,c\n", "3 cells under 1 columns"),
+        (b"name\na,b,c\n", "3 cells under 1 column;"),
     ],
 )
 def test_a_file_that_is_no_list_is_refused_and_leaves_no_run(content, reason):

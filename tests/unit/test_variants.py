@@ -144,7 +144,7 @@ def test_fewer_skills_are_the_first_of_each_tuple(context: Context) -> None:
     assert {mix.skills for mix in regenerated._tuples(context, asked)} == {("a",)}
     with pytest.raises(UsageError, match="k = 2 already"):
         regenerated._tuples(context, Asked("k-2", "k", "accepted", {"k": 2, "seed": 0}))
-    with pytest.raises(UsageError, match="there are 2 skills"):
+    with pytest.raises(UsageError, match="only 2 skills"):
         regenerated._tuples(context, Asked("k-3", "k", "accepted", {"k": 3, "seed": 0}))
 
 
