@@ -232,7 +232,7 @@ def test_every_named_label_gets_a_skill_and_every_skill_a_cluster(new_context) -
     ))  # fmt: skip
     assert all(sizes[row["cluster"]] == row["size"] for row in joined)
     assert all((row["persistence"] is None) == row["rare"] for row in joined)
-    assert "1 labels unusable" in summary
+    assert "1 label unusable" in summary
     assert context.store.query(
         "SELECT accepted, rejected, pending FROM books WHERE stage = 'cluster'"
     )
