@@ -6,6 +6,7 @@ overrides of the command line.
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,12 +64,23 @@ def check_frozen(folder: Path, asked: Recipe) -> None:
     changed = [change for change in changes if not _may_change(change, started)]
     if changed:
         named = ", ".join(sorted(f"{c.key} ({c.before!r} -> {c.after!r})" for c in changed))
+        written = sorted({asked.origin().where(change.key) for change in changed})
         raise UsageError(
             f"this run was started with another recipe; {named} would change",
-            where=f"{folder / RECIPE}, against {asked.models}",
-            fix=f"`localism fork {folder.name} NEW` starts a run with the new one and reuses every "
-            "model call that stays the same; or undo the change",
+            where=f"{folder / RECIPE}, against {'; '.join(written)}",
+            fix=f"`{_forked(folder, asked)}` starts a run with the new one and reuses every model "
+            "call that stays the same; or undo the change",
         )
+
+
+def _forked(folder: Path, asked: Recipe) -> str:
+    """The command for a run that has what this call asks for."""
+    stored = _stored(folder)
+    words = ["localism", "fork", folder.name, "NEW"]
+    if asked.models.resolve() != Path(stored["models"]):
+        words += ["--models", str(asked.models)]
+    new = [override for override in asked.overrides if override not in stored["overrides"]]
+    return shlex.join([*words, *(word for override in new for word in ("--set", override))])
 
 
 def _stored(folder: Path) -> dict[str, Any]:

@@ -202,7 +202,8 @@ def _table(title: str, rows: Sequence[dict[str, Any]], width: int) -> list[str]:
     if not rows:
         return []
     cells = [list(row.values()) for row in rows]
-    return [title, *tables.aligned(list(rows[0]), cells, width, 2).splitlines()]
+    table = tables.aligned(list(rows[0]), cells, width, 2, whole="--json")
+    return [title, *table.splitlines()]
 
 
 def _endpoints(facts: dict[str, Any], width: int, step: int) -> list[str]:

@@ -59,10 +59,8 @@ def plan(
         raise click.UsageError("--seconds belongs to --calibrate")
     folder, trial = run.folder_of(name), None
     earlier = seen.look(run.existing_folder(like)) if like else None
-    asked = recipe.asked_recipe(folder, models, overrides)
+    asked = recipe.settle_recipe(folder, models, overrides)
     if calibrate and _has_mixes(folder):
-        # Works on the run, so that its recipe has to hold, as for `generate --calibrate`.
-        asked = recipe.settle_recipe(folder, models, overrides)
         trial = _tried(asked, seconds or TRIAL_SECONDS, watts, folder)
     elif calibrate:
         trial = _tried(asked, seconds or TRIAL_SECONDS, watts)

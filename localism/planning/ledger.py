@@ -43,7 +43,7 @@ class Held(NamedTuple):
     begun: int = 0
     """Of the run's own, which will be asked for again."""
     carried: int = 0
-    """Brought by a fork, and asked for again."""
+    """Brought by a fork, or of a stage that was finished and has more to do; asked for again."""
     units: int | None = None
     """Units that these are all of; None where the parent had not finished the stage."""
     perhaps: int = 0
@@ -60,13 +60,16 @@ def held(config: Config, own: Seen | None) -> Mapping[str, Held]:
     """What the ledger of a run has for each stage that is not done."""
     if own is None:
         return {}
-    ahead = [stage for stage in UNITS if stage not in own.took]
+    done = own.done(config)
+    ahead = [stage for stage in UNITS if stage not in done]
     is_asked = own.fork and any(own.carried.get(stage) for stage in ahead)
     changed = list(_changes(config, own.fork)) if own.fork and is_asked else []
     return {stage: _held(own, stage, changed) for stage in ahead}
 
 
 def _held(own: Seen, stage: str, changed: Sequence[tuple[str, str]]) -> Held:
+    if took := own.took.get(stage):  # finished, before the run was made longer
+        return Held(carried=round(took.calls), units=units(own.config)[stage])
     begun, carried = own.begun.get(stage, 0), own.carried.get(stage, 0)
     if not carried:
         return Held(begun)

@@ -95,7 +95,7 @@ def rows(
     where it is not own's.
     """
     trial = trial or (own.calibrated if own else None)
-    in_ledger = held(config, own)
+    in_ledger, done = held(config, own), own.done(config) if own else {}
     for stage in UNITS:
         known = in_ledger.get(stage, Held())
         ahead = replace(
@@ -103,7 +103,7 @@ def rows(
             perhaps_in_ledger=known.perhaps,
             unless=known.unless,
         )
-        took = own.took.get(stage) if own else None
+        took = done.get(stage)
         if took is None:
             yield ahead
             continue
@@ -111,8 +111,8 @@ def rows(
         predicted, basis = ahead.hours, ahead.basis
         if took.predicted is not None and like is None:
             predicted, basis = took.predicted / 3600, took.basis or ""
-        done = _row(config, machine, stage, took, "done")
-        yield replace(done, predicted_hours=predicted, predicted_basis=basis)
+        row = _row(config, machine, stage, took, "done")
+        yield replace(row, predicted_hours=predicted, predicted_basis=basis)
 
 
 def _ahead(

@@ -163,6 +163,15 @@ class Seen:
     fork: Fork | None
     """Where they come from, if that is known."""
 
+    def done(self, config: Config) -> dict[str, StageTook]:
+        """Finished stages of which `config`, this run's as it is asked for now, wants no more."""
+        wanted, had = units(config), units(self.config)
+        return {
+            stage: took
+            for stage, took in self.took.items()
+            if wanted.get(stage, 0) <= had.get(stage, 0)
+        }
+
     def each(self, stage: str) -> StageTook | None:
         """What one unit of a stage took, as fractions; None where it was not finished.
 

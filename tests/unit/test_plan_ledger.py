@@ -10,6 +10,7 @@ from test_planning import CPU, a_run, config_of, row
 
 from localism import assets, forking, reader
 from localism.cli.main import cli
+from localism.errors import UsageError
 from localism.planning import noted, predict, seen
 from localism.recipe import asked_recipe
 from localism.store import Store
@@ -58,6 +59,21 @@ def test_a_longer_plan_pays_for_what_it_has_more(parent):
     seconds = 100 * 36 / 46 + PAID * predict.LOOK_UP_SECONDS
     assert found.hours * 3600 == pytest.approx(seconds, rel=0.02)
     assert found.basis == "run first"
+
+
+def test_a_run_that_is_made_longer_pays_for_what_it_has_more_and_is_not_done(parent):
+    config = config_of("mix.train=72", "mix.dev=4", "mix.test=6")
+    found = row(predict.rows(config, CPU, seen.look(parent), seen.look(parent)), "generate")
+    assert (found.calls, found.in_ledger, found.basis) == (3 * 36, PAID, "run first")
+    assert found.predicted_hours is None
+
+
+def test_a_plan_of_a_run_refuses_what_the_run_would_and_says_how_to_fork(parent):
+    refused = CliRunner().invoke(cli, ["plan", "--run", "first", "--set", "seed=1"]).exception
+    assert isinstance(refused, UsageError)
+    assert "seed (0 -> 1) would change" in refused.problem
+    assert "against --set seed=1: seed" in str(refused.where)
+    assert "`localism fork first NEW --set seed=1`" in refused.fix
 
 
 def test_a_shorter_plan_asks_for_a_part_of_them(parent):
