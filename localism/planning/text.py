@@ -15,7 +15,7 @@ from localism.reader import Table
 from localism.tables import gigabytes
 
 COLUMNS = (
-    "stage", "to do", "in ledger", "calls", "in", "out", "time", "GPU hours", "kWh", "basis",
+    "stage", "units", "in ledger", "calls", "in", "out", "time", "GPU hours", "basis", "kWh",
 )  # fmt: skip
 
 
@@ -164,8 +164,8 @@ def _cells(row: dict[str, Any]) -> list[Any]:
         f"{row['output_tokens']:,.0f}",
         _hours(row["hours"]) + beside,
         "?" if row["gpu_hours"] is None else f"{row['gpu_hours']:,.1f}",
-        _energy(row["kwh"]),
         row["basis"],
+        _energy(row["kwh"]),
     ]
 
 
