@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from localism.cli.options import budget_option, run_option
+from localism.cli.options import Group, budget_option, run_option
 
 if TYPE_CHECKING:
     from localism.reader import Table
@@ -22,8 +22,9 @@ CHECKS = (
 
 
 @click.group(
+    cls=Group,
     epilog="\b\nExamples:\n  localism judge check --run first --preferences people.jsonl\n"
-    "  localism judge compare teacher other-judge --run first"
+    "  localism judge compare teacher other-judge --run first",
 )
 def judge() -> None:
     """How far a judge can be trusted: checked by itself, and beside another one."""

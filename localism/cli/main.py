@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -12,6 +13,7 @@ from localism.cli.doctor import doctor
 from localism.cli.evaluate import stage as stage_suite
 from localism.cli.export import export, licences
 from localism.cli.judge import judge
+from localism.cli.options import Group
 from localism.cli.pack import pack, unpack, verify
 from localism.cli.plan import plan
 from localism.cli.prompts import prompts
@@ -36,18 +38,14 @@ SECTIONS: dict[str, tuple[click.Command, ...]] = {
 }
 
 
-class Pipeline(click.Group):
+class Pipeline(Group):
     """Commands in pipeline order, grouped, instead of by alphabet."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return [str(command.name) for commands in SECTIONS.values() for command in commands]
 
-    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, commands in SECTIONS.items():
-            with formatter.section(title):
-                formatter.write_dl(
-                    [(str(command.name), command.get_short_help_str(90)) for command in commands]
-                )
+    def sections(self) -> Mapping[str, Sequence[click.Command]]:
+        return SECTIONS
 
 
 @click.group(cls=Pipeline, context_settings={"max_content_width": 100})

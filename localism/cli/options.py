@@ -3,12 +3,31 @@
 import functools
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 from localism.records import SuiteOptions
+
+HELP_CHARACTERS = 90
+
+
+class Group(click.Group):
+    """Commands with what they are for, which click cuts off after 45 characters."""
+
+    def sections(self) -> Mapping[str, Sequence[click.Command]]:
+        """Commands by the title that stands over them."""
+        return {"Commands": list(self.commands.values())}
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in self.sections().items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(str(one.name), one.get_short_help_str(HELP_CHARACTERS)) for one in commands]
+                )
+
 
 run_option = click.option(
     "--run",

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from localism.cli.options import Group
+
 pack_argument = click.argument(
     "folder",
     metavar="PACK|FOLDER",
@@ -19,7 +21,8 @@ def _folder(name: str) -> Path:
 
 
 @click.group(
-    epilog="\b\nExamples:\n  localism prompts check ./my-pack\n  localism prompts show paper --k 3"
+    cls=Group,
+    epilog="\b\nExamples:\n  localism prompts check ./my-pack\n  localism prompts show paper --k 3",
 )
 def prompts() -> None:
     """List, check and show prompt packs. How to make one: docs/prompt-packs.md."""

@@ -6,12 +6,19 @@ from typing import Any
 
 import click
 
-from localism.cli.options import format_option, models_option, overrides_option, run_option
+from localism.cli.options import (
+    Group,
+    format_option,
+    models_option,
+    overrides_option,
+    run_option,
+)
 
 SHOWN = 50
 
 
 @click.group(
+    cls=Group,
     invoke_without_command=True,
     epilog="\b\nExamples:\n  localism skills --run first --search budgets\n"
     "  localism skills --run first --cluster budget_management",

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from localism.cli.options import TrialOptions, run_options, suite_options, trial_options
+from localism.cli.options import Group, TrialOptions, run_options, suite_options, trial_options
 from localism.errors import LocalismError, OutOfTime
 from localism.records import STAGES, SuiteOptions
 
@@ -260,7 +260,9 @@ SECOND_EXAMPLE = {"evaluate": "localism evaluate --suite alpacaeval --suite mt-b
 def stage_command(stage: str) -> click.Command:
     """The command that does one stage; evaluate has commands of its own below it."""
     kind: Any = click.group if stage == "evaluate" else click.command
-    more: dict[str, Any] = {"invoke_without_command": True} if stage == "evaluate" else {}
+    more: dict[str, Any] = (
+        {"cls": Group, "invoke_without_command": True} if stage == "evaluate" else {}
+    )
 
     @kind(
         stage,
