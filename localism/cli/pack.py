@@ -149,24 +149,27 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
 
 @click.command(
     epilog="\b\nExamples:\n  localism unpack /media/usb/pack.parts.json --to /data\n"
-    "  localism unpack pack.parts.json"
+    "  localism unpack pack.parts.json /data"
 )
 @click.argument("parts", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path), metavar="[DIR]", required=False)
 @click.option(
-    "--to", "target", type=click.Path(path_type=Path), default=Path(), show_default=True,
-    metavar="DIR", help="The pack appears in there under its own name.",
+    "--to", "target", type=click.Path(path_type=Path), metavar="DIR",
+    help="The pack appears in there under its own name.  [default: .]",
 )  # fmt: skip
-def unpack(parts: Path, target: Path) -> None:
+def unpack(parts: Path, folder: Path | None, target: Path | None) -> None:
     """Put the parts of a pack together again, each checked; then verify the whole.
 
     A pack that was carried as a folder needs no unpacking: localism verify DIR."""
     from localism.packing import carry
 
+    if folder and target:
+        raise click.UsageError("Both DIR and --to say where the pack is to appear: give one.")
     try:
-        folder = carry.unpack(parts, target)
+        unpacked = carry.unpack(parts, target or folder or Path())
     except carry.BadPack as bad:
         raise _bad(bad) from None
-    click.get_current_context().invoke(verify, folder=folder, quick=False, as_json=False)
+    click.get_current_context().invoke(verify, folder=unpacked, quick=False, as_json=False)
 
 
 def _bad(bad: Exception) -> Exception:
@@ -174,5 +177,5 @@ def _bad(bad: Exception) -> Exception:
 
     where, _, problem = str(bad).partition(": ")
     problem, _, way = problem.partition("; ")
-    fix = way or "name the folder of a pack; for unpack its parts.json"
+    fix = way or "name the folder of a pack"
     return ConfigError(problem or "this is no pack", where=where, fix=fix)

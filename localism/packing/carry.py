@@ -29,6 +29,11 @@ _USED = re.compile(
     r"^/localism/\.venv/|^/(localism/)?runs/|/__pycache__/|^/localism/\.[a-z]+_cache/"
 )
 THREADS = 4
+# A list of parts takes some 150 bytes a part; a part itself may be as large as the memory.
+LIST_BYTES = 1 << 26
+LIST = ".parts.json"
+NAME_LIST = f"name the NAME{LIST} beside the parts"
+AGAIN = "copy this file again from the pack outside"
 
 
 class Problem(NamedTuple):
@@ -62,20 +67,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if manifest["format"] > FORMAT:
             raise BadPack(f"{path}: a newer localism made this pack; use the carry.py in it")
         for entry in files:
-            _check_inside(entry["path"])
+            _check_inside(entry["path"], path)
             _ = entry["bytes"], entry["sha256"]
     except OSError:
         unfinished = (folder / JOURNAL).exists()
         why = "the pack was not finished; run the same `localism pack` again"
         raise BadPack(f"{path}: {why if unfinished else 'no pack, it has no manifest'}") from None
-    except (ValueError, KeyError, TypeError) as broken:
-        raise BadPack(f"{path}: damaged ({broken})") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadPack(f"{path}: damaged; {AGAIN}") from None
     return dict(manifest)
 
 
-def _check_inside(path: str) -> None:
+def _check_inside(path: str, listed_in: Path) -> None:
     if path.startswith("/") or ".." in Path(path).parts:
-        raise ValueError(f"{path} lies outside the pack")
+        raise BadPack(f"{listed_in}: it names {path}, which lies outside the pack; {AGAIN}")
 
 
 def verify(
@@ -182,17 +187,7 @@ def unpack(parts_file: Path, target: Path) -> Path:
     """
     import shutil
 
-    if parts_file.is_dir():
-        raise BadPack(_of_a_folder(parts_file))
-    try:
-        listed = json.loads(parts_file.read_text(encoding="utf-8"))
-        name, parts = str(listed["name"]), list(listed["parts"])
-        for entry in [{"path": name}, *parts]:
-            _check_inside(entry["path"])
-    except OSError as missing:
-        raise BadPack(f"{parts_file}: {missing.strerror or missing}") from None
-    except (ValueError, KeyError, TypeError) as broken:
-        raise BadPack(f"{parts_file}: no list of parts ({broken})") from None
+    name, parts = _read_list(parts_file)
     if (target / name).exists():
         raise BadPack(f"{target / name}: is there already; verify it, or unpack elsewhere")
     absent = [problem for part in parts if (problem := _wrong(parts_file.parent, part))]
@@ -207,20 +202,52 @@ def unpack(parts_file: Path, target: Path) -> Path:
             tar.extractall(partial, filter="data")
         while stream.read(BLOCK):  # what follows the tar's end has a sum too
             pass
-    except tarfile.TarError as broken:
-        raise BadPack(f"{parts_file}: the tar cannot be read ({broken})") from None
+    except tarfile.TarError:
+        raise BadPack(f"{parts_file}: the tar in these parts is damaged; copy them again") from None
     partial.rename(target / name)
     return target / name
 
 
+def _read_list(parts_file: Path) -> tuple[str, list[dict[str, Any]]]:
+    """The pack's name and its parts; BadPack where this is no such list."""
+    if parts_file.is_dir():
+        raise BadPack(_of_a_folder(parts_file))
+    if parts_file.name == MANIFEST and parts_file.exists():
+        raise BadPack(_of_a_folder(parts_file.absolute().parent))
+    try:
+        if parts_file.stat().st_size > LIST_BYTES:
+            raise BadPack(_of_another(parts_file))
+        listed = json.loads(parts_file.read_text(encoding="utf-8"))
+        name, parts = str(listed["name"]), list(listed["parts"])
+        for entry in [{"path": name, "bytes": 0, "sha256": ""}, *parts]:
+            _check_inside(entry["path"], parts_file)
+            _ = entry["bytes"], entry["sha256"]
+    except OSError as unread:
+        way = NAME_LIST if isinstance(unread, FileNotFoundError) else AGAIN
+        raise BadPack(f"{parts_file}: {unread.strerror or unread}; {way}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BadPack(_of_another(parts_file)) from None
+    return name, parts
+
+
+def _of_another(file: Path) -> str:
+    """What to do with a file that was named to be unpacked and is no list of parts."""
+    beside = file.with_name(file.name.partition(".tar")[0] + LIST)
+    if file.name.endswith(LIST):
+        return f"{file}: this list of parts is damaged; {AGAIN}"
+    if beside.exists():
+        return f"{file}: this is no list of parts; name the list, {beside}"
+    return f"{file}: this is no list of parts; {NAME_LIST}"
+
+
 def _of_a_folder(folder: Path) -> str:
     """What to do with a folder that was named to be unpacked."""
-    lists = sorted(folder.glob("*.parts.json"))
+    lists = sorted(folder.glob(f"*{LIST}"))
     if (folder / MANIFEST).exists():
         return f"{folder}: this pack needs no unpacking; verify it, then do as its README.txt says"
     if lists:
         return f"{folder}: this is a folder; name the list of parts in it, {lists[0]}"
-    return f"{folder}: no pack, and no list of parts; name the NAME.parts.json beside the parts"
+    return f"{folder}: no pack, and no list of parts; {NAME_LIST}"
 
 
 # ---- the program ---------------------------------------------------------------------------

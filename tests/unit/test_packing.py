@@ -240,8 +240,31 @@ def test_the_command_names_what_is_wrong_and_exits_with_3(copied):
 )
 def test_a_damaged_manifest_is_told_so(tmp_path, content):
     (tmp_path / carry.MANIFEST).write_text(content)
-    with pytest.raises(carry.BadPack):
+    with pytest.raises(carry.BadPack, match="; (copy this file again|use the carry.py in it)"):
         carry.verify(tmp_path)
+
+
+def test_what_is_no_list_of_parts_is_told_what_to_name_instead(packed, tmp_path):
+    part, other, torn = (tmp_path / name for name in ("a.tar.001", "b.tar.001", "a.parts.json"))
+    for file in (part, other):
+        file.write_bytes(b"\x89")
+    torn.write_text('{"name": "a"}')
+    for named, problem, fix in (
+        (part, "this is no list of parts", f"name the list, {torn}"),
+        (other, "this is no list of parts", "name the NAME.parts.json beside the parts"),
+        (torn, "this list of parts is damaged", "copy this file again"),
+        (packed / carry.MANIFEST, "this pack needs no unpacking", "verify it"),
+        (tmp_path / "none", "No such file or directory", "name the NAME.parts.json"),
+    ):
+        wrong = CliRunner().invoke(cli, ["unpack", str(named), str(tmp_path)], obj={}).exception
+        assert isinstance(wrong, ConfigError) and (wrong.problem, wrong.fix[: len(fix)]) == (
+            problem, fix,
+        )  # fmt: skip
+
+
+def test_a_pack_appears_in_one_folder_alone(tmp_path):
+    done = CliRunner().invoke(cli, ["unpack", "a.parts.json", "one", "--to", "two"], obj={})
+    assert done.exit_code == 2 and "give one" in done.output
 
 
 # ---- cut off and begun again ---------------------------------------------------------------
