@@ -150,10 +150,14 @@ def _entry(name: str, own: Path, folder_of: Callable[[str], Path]) -> Entry:
     training = training or MAIN
     there = measured(reading(folder))
     if training not in there:
+        on = "" if training == MAIN else " --on SET"
+        measure = f"`localism evaluate --run {folder.name}{on}` measures it"
         raise UsageError(
             f"{training!r} of run {folder.name} has not been measured on test",
             where=name,
-            fix=f"name some of: {', '.join(there) or 'none there'}",
+            fix=f"name some of: {', '.join(there)}; or {measure}"
+            if there
+            else f"{measure}; of a run that is not so far, `localism run-all --run {folder.name}`",
         )
     return _load(reading(folder), training, name)
 

@@ -123,8 +123,9 @@ def test_unknown_and_unmeasured_names_are_refused_with_those_that_are_there(tmp_
     with pytest.raises(UsageError, match="'k-1' is no measured training of run first") as refused:
         compare.compare(("main", "k-1"), own, folders(own))
     assert "name some of: main" in refused.value.fix
-    with pytest.raises(UsageError, match="'main' of run second has not been measured"):
+    with pytest.raises(UsageError, match="'main' of run second has not been measured") as refused:
         compare.compare(("second",), own, folders(own, empty))
+    assert "localism evaluate --run second" in refused.value.fix
     with pytest.raises(UsageError, match="no training of this run has been measured"):
         compare.compare((), empty, folders())
     assert json.dumps(compare.compare((), own, folders()).as_dicts())
