@@ -135,10 +135,11 @@ def _of_served(config: Config, role: str) -> Iterator[Contradiction]:
             (f"{role}.pipeline_parallel", f"{role}.nodes"),
             "leave it away: on one machine tensor_parallel is the quicker way; or raise nodes",
         )
-    for url in section.endpoints:
+    for number, url in enumerate(section.endpoints):
         if not _is_base_url(url):
             fix = "for instance http://node1:8000/v1; a key belongs into api_key_file"
-            yield Contradiction(f"{url!r} is no base URL of a server", keys[1:], fix)
+            key = f"{role}.endpoints[{number}]"
+            yield Contradiction(f"{url!r} is no base URL of a server", (key,), fix)
 
 
 def _is_base_url(url: str) -> bool:

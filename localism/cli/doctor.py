@@ -28,13 +28,11 @@ def doctor(
 
     found = _findings(name, models, overrides, deep)
     if as_json:
-        rows: list[dict[str, Any]] = [finding._asdict() for finding in found]
+        rows = findings.as_rows(found)
         click.echo(json.dumps({"worst": findings.worst(found), "findings": rows}, indent=2))
     else:
         click.echo(findings.render(found, tables.terminal_width()), nl=False)
-    failed = {finding.check for finding in found if finding.status == "fail"}
-    if failed:
-        sys.exit(3 if "configuration" in failed else 4)
+    sys.exit(findings.exit_code(found))
 
 
 def _findings(name: str, models: Path | None, overrides: tuple[str, ...], deep: bool) -> Any:

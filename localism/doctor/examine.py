@@ -7,9 +7,9 @@ import asyncio
 from pathlib import Path
 
 from localism.context import Context
-from localism.doctor import files, machine
+from localism.doctor import files, findings, machine
 from localism.doctor.findings import Finding
-from localism.errors import LocalismError, MachineError
+from localism.errors import ConfigError, LocalismError, MachineError
 from localism.models_toml import Look
 from localism.progress import Progress
 from localism.recipe import Recipe
@@ -30,14 +30,15 @@ def examine(look: Look, folder: Path) -> list[Finding]:
 
 
 def before_a_run(asked: Recipe, folder: Path, progress: Progress) -> None:
-    """Say what the checks warn of; MachineError for what would stop the run later."""
+    """Say what the checks warn of; ConfigError or MachineError for what would stop it later."""
     seen = examine(Look(asked.config, asked.origin()), folder)
     for finding in seen:
         if finding.status == "warn":
             progress.say(f"warning: {finding.check}: {finding.found}; {finding.fix}")
     failed = [finding for finding in seen if finding.status == "fail"]
     if failed:
-        raise MachineError(
+        kind = ConfigError if findings.exit_code(failed) == ConfigError.exit_code else MachineError
+        raise kind(
             f"the doctor finds {number_of(len(failed), 'fault')} that would stop this run",
             where="\n       ".join(f"{one.check}: {one.found}" for one in failed),
             fix="\n       ".join([*(one.fix for one in failed if one.fix), "or --no-doctor"]),

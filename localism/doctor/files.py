@@ -11,7 +11,7 @@ from localism.benchmark_files import read_prompts
 from localism.config import Config, Served
 from localism.config_checks import Origin
 from localism.doctor.findings import Finding
-from localism.errors import ConfigError, LocalismError, StageError
+from localism.errors import ConfigError, LocalismError, StageError, UsageError
 from localism.licence_terms import IDS, TERMS, by_id
 from localism.licences import Licence
 from localism.lmeval import running
@@ -40,6 +40,9 @@ def check(look: Look) -> Iterator[Finding]:
     for role in MODELS:
         if look.has_model(role):
             yield from [_embedder(config)] if role == "embedder" else _model(config, role)
+        elif urls := _well_written(look, role):
+            section = getattr(config, role).model_copy(update={"endpoints": urls})
+            yield from asyncio.run(_endpoints(role, section))
     if not look.is_wrong("prompts.pack"):
         yield _pack(config)
     yield from _judge_prompts(config, look.origin)
@@ -58,7 +61,8 @@ def of_error(check: str, wrong: LocalismError, place: str = "") -> Finding:
     """
     says_more = not place or not wrong.where.startswith(("--", "models.toml"))
     where = [place] * bool(place) + [wrong.where] * says_more
-    return Finding("fail", check, f"{wrong.problem} ({': '.join(where)})", wrong.fix)
+    code = 3 if isinstance(wrong, ConfigError | UsageError) else 4
+    return Finding("fail", check, f"{wrong.problem} ({': '.join(where)})", wrong.fix, code)
 
 
 def _model(config: Config, role: str) -> Iterator[Finding]:
@@ -67,7 +71,7 @@ def _model(config: Config, role: str) -> Iterator[Finding]:
         yield Finding("pass", "judge", "the teacher judges")
         return
     if section.endpoints:
-        yield asyncio.run(_endpoints(role, section))
+        yield from asyncio.run(_endpoints(role, section))
         return
     folder = embedded(section.path)
     try:
@@ -87,25 +91,48 @@ def _model(config: Config, role: str) -> Iterator[Finding]:
     yield from _beside(role, section, folder)
 
 
-async def _endpoints(role: str, section: Served) -> Finding:
+def _well_written(look: Look, role: str) -> tuple[str, ...]:
+    """Endpoints of the teacher or judge that stand beside one that is no URL."""
+    if role not in ("teacher", "judge"):
+        return ()
+    section: Served = getattr(look.config, role)
+    return tuple(
+        url
+        for number, url in enumerate(section.endpoints)
+        if not look.is_wrong(f"{role}.endpoints[{number}]")
+    )
+
+
+async def _endpoints(role: str, section: Served) -> list[Finding]:
     """Servers that run already are asked what they serve, and for nothing else."""
-    urls, where = ", ".join(section.endpoints), f"models.toml [{role}].endpoints"
     try:
         servers = Endpoints(section.endpoints, read_key(section, role), give_up_seconds=0)
     except ConfigError as wrong:
-        return of_error(role, wrong)
+        return [of_error(role, wrong)]
+    name, mistakes = "", []
     try:
-        model = await servers.find_model(section.served_name, where)
+        where = f"models.toml [{role}].endpoints"
+        name = (await servers.find_model(section.served_name, where))["id"]
     except ConfigError as wrong:
-        return of_error(role, wrong)
-    except StageError as silent:  # they may be started later
-        return Finding("warn", role, f"no answer now: {silent.where}", "start them before the run")
+        mistakes = [of_error(role, one) for one in (wrong, *wrong.beside)]
+    except StageError:  # they may be started later
+        pass
     finally:
         await servers.close()
-    if away := [one.url for one in servers.all if one.is_away]:
-        said = f"{model['id']} at {urls}; no answer now from {', '.join(away)}"
-        return Finding("warn", role, said, "the others do its work until it is back")
-    return Finding("pass", role, f"{model['id']}, served at {urls}")
+    return [*mistakes, *_answers(role, servers, name)]
+
+
+def _answers(role: str, servers: Endpoints, name: str) -> Iterator[Finding]:
+    """Which of the servers are away, and why; name: the model, where those that answer have it."""
+    away = ", ".join(f"{one.url} ({one.problem})" for one in servers.all if one.is_away)
+    served = f"{name}, served at {', '.join(one.url for one in servers.all if not one.is_away)}"
+    if away and name:
+        said = f"{served}; no answer now from {away}"
+        yield Finding("warn", role, said, "the others do its work until it is back")
+    elif away:
+        yield Finding("warn", role, f"no answer now from {away}", "start them before the run")
+    elif name:
+        yield Finding("pass", role, served)
 
 
 def _dtypes(folder: Path) -> set[str]:
@@ -131,6 +158,7 @@ def _beside(role: str, section: Served, folder: Path) -> Iterator[Finding]:
             "config.json names Python code of its own (auto_map), and it may not run",
             "read that code, then [" + role + "].trust_remote_code = true; or take weights in a "
             "format that transformers knows",
+            exit_code=3,
         )
     if section.trust_remote_code:
         code = ", ".join(sorted(path.name for path in folder.glob("*.py"))) or "none there"
@@ -148,6 +176,7 @@ def _embedder(config: Config) -> Finding:
         "embedder",
         f"{folder} is no sentence-transformers folder with safetensors",
         "name the folder of a sentence-transformers model, or embedded:minilm",
+        exit_code=3,
     )
 
 

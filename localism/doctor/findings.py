@@ -21,12 +21,27 @@ class Finding(NamedTuple):
     """What was seen."""
     fix: str = ""
     """What to do; empty where all is well."""
+    exit_code: int = 4
+    """Of the doctor where this fails: 3 for what is mended in models.toml or a file it names."""
 
 
 def worst(findings: Sequence[Finding]) -> Status:
     """fail, warn or pass."""
     there = {finding.status for finding in findings}
     return "fail" if "fail" in there else "warn" if "warn" in there else "pass"
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """0 where nothing fails; 3 before 4, for the machine is looked at with what is written."""
+    return min((one.exit_code for one in findings if one.status == "fail"), default=0)
+
+
+def as_rows(findings: Sequence[Finding]) -> list[dict[str, str]]:
+    """What is shown of each, for JSON."""
+    return [
+        {"status": one.status, "check": one.check, "found": one.found, "fix": one.fix}
+        for one in findings
+    ]
 
 
 def counted(findings: Sequence[Finding]) -> str:

@@ -299,7 +299,7 @@ def _disk(config: Config | None, folder: Path, gpus: Gpus) -> Iterator[Finding]:
     if disk.most > free + there:
         yield Finding(
             "fail", "disk", said,
-            "a larger disk, fewer [train].epochs, or [train].method = 'lora', which has no states",
+            f"a larger disk, or {disk.smaller_by()}",
         )  # fmt: skip
     else:
         yield Finding("pass", "disk", said)

@@ -27,6 +27,8 @@ from localism.tables import gigabytes, number_of
 CALL_BYTES = 6_000
 # A line of the trainer's JSONL takes 2.2 kB; the set lies there once more as JSONL and Parquet.
 EXAMPLE_BYTES = 6_000
+# Of the largest part: what takes less is not worth a change of the recipe.
+MUCH = 0.25
 
 
 class Disk(NamedTuple):
@@ -54,6 +56,18 @@ class Disk(NamedTuple):
     def stays(self) -> float:
         """Of that, what is there in the end."""
         return self.kept + self.corpus + self.exports
+
+    def smaller_by(self) -> str:
+        """What to change in the recipe, for what takes most of it; what takes much comes next."""
+        model = self.checkpoints / max(1, self.epochs)
+        takes = {
+            "fewer examples ([mix].train)": self.corpus + self.exports - model,
+            "a smaller student" if self.epochs <= 1 else "fewer [train].epochs": self.checkpoints,
+            "[train].method = 'lora', which has no states": self.states,
+        }
+        ways = sorted(takes, key=lambda way: takes[way], reverse=True)
+        much = takes[ways[0]] * MUCH
+        return ", or ".join(way for way in ways if takes[way] >= much)
 
     def said(self) -> str:
         """8 checkpoints 71.4 MB, two states to resume from 35.7 MB, corpus ..., exports ..."""

@@ -59,6 +59,8 @@ class Endpoint:
     """External: no request goes there before; 0 while it works."""
     is_away: bool = False
     """It was set aside and has not been well since."""
+    problem: str = ""
+    """Why it answered nothing last; empty once it answers."""
     rest: float = field(default_factory=lambda: REST_SECONDS[0])
     """Its next rest, in seconds; doubles while it stays dead."""
     waking: "asyncio.Task[None] | None" = None
@@ -172,7 +174,7 @@ class Endpoint:
     def get_up(self) -> None:
         """Back to work."""
         self.is_away, self.rests_until, self.rest = False, 0.0, REST_SECONDS[0]
-        self.last_heard = time.monotonic()
+        self.last_heard, self.problem = time.monotonic(), ""
 
     async def close(self) -> None:
         """Close its connections."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from localism.errors import ConfigError, StageError
+from localism.errors import ConfigError, StageError, raise_together
 from localism.serving.endpoint import (
     PROBE_SECONDS,
     Endpoint,
@@ -135,14 +135,13 @@ class Endpoints:
         """What is done with one that hangs."""
         self._trouble_since = math.inf
         """When the first of the failures came that no answer has followed yet."""
-        self._last_problem = ""
 
     async def find_model(self, name: str, where: str, *, may_wait: bool = False) -> dict[str, Any]:
         """Settle on the served name (the first listed if empty) and return its description.
 
         may_wait: these servers have worked before, so that none at this moment is an outage and no
         slip. Raises StageError when no endpoint answers, ConfigError when one does not serve the
-        model, or is no such server at all.
+        model, or is no such server at all, with those of the others beside it.
         """
         while not (described := await self._describe(name, where, may_wait)):
             if not may_wait:
@@ -155,26 +154,28 @@ class Endpoints:
     async def _describe(self, name: str, where: str, may_wait: bool) -> dict[str, Any]:
         """The model as the first endpoint that answers describes it; empty when none does."""
         described: dict[str, Any] = {}
+        wrong: list[ConfigError] = []
         lists = await asyncio.gather(
             *(self._listed(endpoint, where, may_wait) for endpoint in self.all)
         )
         for endpoint, listed in zip(self.all, lists, strict=True):
             if listed is None:
                 continue
+            if isinstance(listed, ConfigError):
+                wrong.append(listed)
+                continue
             found = next((m for m in listed if m["id"] == name or not name), None)
             if found is None:
-                raise ConfigError(
-                    f"the endpoint does not serve {name!r}",
-                    where=f"{where}: {endpoint.url}",
-                    fix=f"set served_name to one of: {', '.join(m['id'] for m in listed)}",
-                )
+                wrong.append(_of_another(endpoint, name, listed, where))
+                continue
             name, described = found["id"], described or found
+        raise_together(wrong)
         return described
 
     async def _listed(
         self, endpoint: Endpoint, where: str, may_wait: bool
-    ) -> list[dict[str, Any]] | None:
-        """What an endpoint serves; None for one that is away and may come back."""
+    ) -> list[dict[str, Any]] | ConfigError | None:
+        """What an endpoint serves, or that it is no such server; None: away, and may come back."""
         import openai
 
         try:
@@ -187,23 +188,23 @@ class Endpoints:
             self._set_aside(endpoint, Lost("takes connections and answers nothing"))
         except openai.APIStatusError as refused:
             if refused.status_code < 500:
-                raise ConfigError(
+                return ConfigError(
                     f"the endpoint refuses to list its models (HTTP {refused.status_code})",
                     where=f"{where}: {endpoint.url}: {refused.message}"[:400],
                     fix="name a file with its key in api_key_file"
                     if refused.status_code in (401, 403)
                     else "give the base URL of an OpenAI-compatible server, with /v1",
-                ) from None
+                )
             self._set_aside(endpoint, refused)
         except Garbled as other:
             if may_wait:
                 self._set_aside(endpoint, other)
                 return None
-            raise ConfigError(
+            return ConfigError(
                 "the endpoint does not answer as an OpenAI-compatible server does",
                 where=f"{where}: {endpoint.url}: {other}",
                 fix="give the base URL of an OpenAI-compatible server, with /v1",
-            ) from None
+            )
         return None
 
     async def send(
@@ -267,7 +268,7 @@ class Endpoints:
         finally:
             del endpoint.under_way[request]
         endpoint.last_heard = endpoint.last_success = time.monotonic()
-        endpoint.is_slow = False
+        endpoint.is_slow, endpoint.problem = False, ""
         self._trouble_since = math.inf
         return answer, endpoint.last_success - sent
 
@@ -393,7 +394,7 @@ class Endpoints:
         endpoint.lie_down()
 
     def _trouble(self, endpoint: Endpoint, problem: Exception) -> None:
-        self._last_problem = f"{endpoint.url}: {cause_of(problem)}"
+        endpoint.problem = cause_of(problem)
         self._trouble_since = min(self._trouble_since, time.monotonic())
 
     async def _wake(self, endpoint: Endpoint) -> None:
@@ -423,9 +424,10 @@ class Endpoints:
             raise self._hopeless("endpoints")
 
     def _hopeless(self, where: str) -> StageError:
+        problems = [f"{one.url}: {one.problem}" for one in self.all if one.problem]
         return StageError(
             "no endpoint answers",
-            where=f"{where}: {self._last_problem}",
+            where=f"{where}: {'; '.join(problems)}",
             fix="start the model servers, or mend their URLs in models.toml; then run the same "
             "command again: what is finished is kept",
         )
@@ -434,3 +436,13 @@ class Endpoints:
         """Close all connections."""
         for endpoint in self.all:
             await endpoint.close()
+
+
+def _of_another(
+    endpoint: Endpoint, name: str, listed: list[dict[str, Any]], where: str
+) -> ConfigError:
+    return ConfigError(
+        f"the endpoint does not serve {name!r}",
+        where=f"{where}: {endpoint.url}",
+        fix=f"set served_name to one of: {', '.join(m['id'] for m in listed)}",
+    )

@@ -420,6 +420,19 @@ def test_a_disk_too_small_for_the_checkpoints(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("changed", "first"),
+    [
+        ({"mix": {"train": 99_999_999}}, "fewer examples"),
+        ({"train": {"epochs": 5_000}}, "fewer [train].epochs"),
+        ({"train": {"epochs": 1}, "mix": {"train": 10}}, "[train].method = 'lora'"),
+    ],
+)
+def test_what_makes_a_run_fit_on_the_disk_is_the_key_behind_what_takes_most(changed, first):
+    small = {"extract": {"seed_examples": 10}} | changed
+    assert needed(config_of(**small), Gpus(0, None)).smaller_by().startswith(first)
+
+
 def test_what_a_run_has_taken_of_the_disk_need_not_be_free(tmp_path, monkeypatch):
     most = needed(config_of(), Gpus(0, None)).most
     (tmp_path / "corpus.duckdb").write_bytes(b"x" * 1_000_000)
@@ -557,3 +570,40 @@ def test_endpoints_are_asked_what_they_serve(stub):
     assert told(gone.url).status == "warn"
     both = told(server.url, gone.url)
     assert both.status == "warn" and f"no answer now from {gone.url}" in both.found
+
+
+DEAD = ("http://127.0.0.1:9/v1", "http://127.0.0.1:19/v1")
+
+
+def test_every_endpoint_that_does_not_answer_is_named_with_its_reason():
+    finding = found(checked(config_of(teacher={"path": "", "endpoints": DEAD})), "teacher")
+    assert finding.status == "warn"
+    assert all(f"{url} (Connection refused)" in finding.found for url in DEAD)
+
+
+def doctor_on(folder: Path, urls: list[str]):
+    """The command, on the miniature with a teacher at these endpoints."""
+    text = MINIATURE.replace('path = "embedded:teacher"', f"endpoints = {json.dumps(urls)}", 1)
+    (folder / "models.toml").write_text(text)
+    asked = ["doctor", "--json", "--models", str(folder / "models.toml")]
+    return CliRunner().invoke(cli, asked, obj={})
+
+
+def test_dead_endpoints_are_named_beside_one_that_is_no_url(tmp_path):
+    done = doctor_on(tmp_path, ["htp:/node1", DEAD[0]])
+    every = json.loads(done.output)["findings"]
+    (slip,) = [one["found"] for one in every if one["status"] == "fail"]
+    assert "'htp:/node1'" in slip and "[teacher].endpoints[0]" in slip
+    (away,) = [one for one in every if one["check"] == "teacher"]
+    assert away["status"] == "warn" and DEAD[0] in away["found"] and "htp:" not in away["found"]
+
+
+def test_an_endpoint_that_is_no_such_server_is_exit_3_and_hides_no_other(tmp_path, stub):
+    servers = stub(), stub()
+    for server in servers:
+        server.listing = 404
+    done = doctor_on(tmp_path, [server.url for server in servers] + [DEAD[0]])
+    seen = [one for one in json.loads(done.output)["findings"] if one["check"] == "teacher"]
+    assert done.exit_code == 3
+    assert [one["status"] for one in seen] == ["fail", "fail", "warn"]
+    assert all(server.url in one["found"] for server, one in zip(servers, seen[:2], strict=True))
