@@ -73,8 +73,9 @@ def _turns(folder: Path, turn_id: str | None) -> list[str]:
 
 def _verdicts(folder: Path, mix_id: str) -> list[str]:
     rows = _read(folder, f"SELECT * FROM verdict WHERE mix_id = '{mix_id}' ORDER BY gate")
+    room = max((len(row["gate"]) for row in rows), default=0)
     return ["", "--- verdicts"] + [
-        f"{row['gate']:<12} {'passed' if row['passed'] else 'failed'}"
+        f"{row['gate']:<{room}} {'passed' if row['passed'] else 'failed'}"
         + (f"   {row['value']:.3g}" if row["value"] is not None else "")
         + (f"   {row['reason']}" if row["reason"] else "")
         for row in rows
