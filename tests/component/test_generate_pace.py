@@ -117,7 +117,7 @@ def test_a_trial_is_part_of_the_stage_and_its_prediction_is_checked_at_the_end(
 
     nothing = generate_trial.calibrate(context, 4.0, watts=None)
     assert nothing["mixes_left"] == 0
-    assert generate_trial.render(nothing).startswith("all 100 mixes are generated")
+    assert generate_trial.render(nothing).startswith("100 mixes are generated, all of them")
     assert context.store.value("SELECT count(*) FROM turn") == 300
 
     generate.run(whole)
