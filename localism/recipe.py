@@ -75,12 +75,17 @@ def check_frozen(folder: Path, asked: Recipe) -> None:
 
 def _forked(folder: Path, asked: Recipe) -> str:
     """The command for a run that has what this call asks for."""
-    stored = _stored(folder)
-    words = ["localism", "fork", folder.name, "NEW"]
-    if asked.models.resolve() != Path(stored["models"]):
+    own = without_the_call(folder, asked)
+    return shlex.join(["localism", "fork", folder.name, "NEW", *words_of_the_call(own, asked)])
+
+
+def words_of_the_call(own: Recipe | None, asked: Recipe) -> list[str]:
+    """--models and --set as a call gives them beside `own`, the recipe of the run without it."""
+    words: list[str] = []
+    if own and asked.models.resolve() != own.models.resolve():
         words += ["--models", str(asked.models)]
-    new = [override for override in asked.overrides if override not in stored["overrides"]]
-    return shlex.join([*words, *(word for override in new for word in ("--set", override))])
+    new = asked.overrides[len(own.overrides) if own else 0 :]
+    return [*words, *(word for override in new for word in ("--set", override))]
 
 
 def _stored(folder: Path) -> dict[str, Any]:

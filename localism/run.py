@@ -26,6 +26,7 @@ from localism.recipe import (
     named_hosts,
     sets_anything,
     without_the_call,
+    words_of_the_call,
     write_recipe,
 )
 from localism.records import STAGES, SuiteOptions, stable_id
@@ -174,13 +175,8 @@ def _take_back(store: Store, folder: Path, before: Recipe | None, began: datetim
 
 
 def _forgotten(before: Recipe | None, asked: Recipe) -> str:
-    kept = before.overrides if before else ()
-    new = [f"--set {override}" for override in asked.overrides[len(kept) :]]
-    if before and asked.models.resolve() != before.models.resolve():
-        new.insert(0, f"--models {asked.models}")
-    return (
-        f"nothing was made with {' '.join(new)}, so the run forgets it: give again what was right"
-    )
+    words = " ".join(words_of_the_call(before, asked))
+    return f"nothing was made with {words}, so the run forgets it: give again what was right"
 
 
 def _record_run(store: Store, folder: Path, config: Config) -> None:
